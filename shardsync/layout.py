@@ -1,0 +1,72 @@
+"""Where things lie in the state directory. Modes: directories 0700, files 0600."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+UNIX_SOCKET_PATH_MAX = 107
+"""Bytes that fit into sockaddr_un.sun_path, unix(7), less the closing zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """Paths in one state directory; pure names, nothing is opened."""
+
+    path: Path
+
+    def journal(self, shard: str) -> Path:
+        """The Journal of one Shard (SQLite; its Watcher writes)."""
+        return self.path / f"journal-{shard}.db"
+
+    @property
+    def state_db(self) -> Path:
+        """Cursors, open work, Node states (SQLite; the sync process writes)."""
+        return self.path / "state.db"
+
+    @property
+    def plan(self) -> Path:
+        """The Plan (JSON, replaced atomically; the Coordinator writes)."""
+        return self.path / "plan.json"
+
+    @property
+    def cookies(self) -> Path:
+        """Files touched to mark a moment in every Watcher's kernel queue."""
+        return self.path / "cookies"
+
+    @property
+    def requests(self) -> Path:
+        """Spool: one JSON file per request to the sync process, made by the CLI."""
+        return self.path / "requests"
+
+    @property
+    def locks(self) -> Path:
+        """Flock files: the instance, the Journals, the sync process."""
+        return self.path / "locks"
+
+    @property
+    def logs(self) -> Path:
+        """One log per program, rotated by supervisord."""
+        return self.path / "logs"
+
+    @property
+    def supervisord_conf(self) -> Path:
+        """Generated; never edited by hand."""
+        return self.path / "supervisord.conf"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Supervisord's unix socket, 0700."""
+        return self.path / "supervisor.sock"
+
+    @property
+    def supervisord_pid(self) -> Path:
+        """Supervisord's pid file."""
+        return self.path / "supervisord.pid"
+
+    def make(self) -> None:
+        """Make the directory and its folders, 0700. Idempotent. Raises OSError."""
+        for folder in (self.path, self.cookies, self.requests, self.locks, self.logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chmod(folder, 0o700)

@@ -1,0 +1,1 @@
+"""What operators look at: status, trace, metrics. Read-only throughout."""

@@ -1,0 +1,1 @@
+"""Kernel to Journal: inotify events and scans of one Shard become committed Changes."""
