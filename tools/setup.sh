@@ -130,6 +130,7 @@ build_venv() {
         say "making $VENV with $python ($("$python" -V))"
         rm -rf -- "$VENV"
         "$python" -m venv -- "$VENV" >&2 || die "could not make $VENV; the message stands above."
+        printf '%s\n' "$ROOT" >"$VENV/place"
     fi
     say "installing Python packages from $(basename -- "$(lock_of "$kind")")"
     pip_install --require-hashes -r "$(lock_of "$kind")"
@@ -147,7 +148,6 @@ is_of_this_place() {
 }
 
 pip_install() {
-    printf '%s\n' "$ROOT" >"$VENV/place"
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@" >&2 ||
+    "$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-input "$@" >&2 ||
         die "pip could not install the packages; its message stands above. Mend that and run this again."
 }
