@@ -66,8 +66,14 @@ def blind_excepts(module: Source) -> list[int]:
     return [
         node.lineno
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.ExceptHandler) and _is_blind(node.type)
+        if isinstance(node, ast.ExceptHandler) and _is_blind(node.type) and not _goes_on(node)
     ]
+
+
+def _goes_on(handler: ast.ExceptHandler) -> bool:
+    """Whether it cleans up and raises what it caught again."""
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
 
 
 def _is_blind(caught: ast.expr | None) -> bool:
@@ -105,6 +111,7 @@ def test_the_rules_see_what_they_forbid() -> None:
         "os.system('x')\n"
         "subprocess.run('x', shell=True)\n"
         "try:\n    pass\nexcept (OSError, Exception):\n    pass\n"
+        "try:\n    pass\nexcept BaseException:\n    raise\n"
     )
     breach = source("journal/x.py", text)
     assert (clock_reads(breach), shells(breach), blind_excepts(breach)) == ([2], [3, 4], [7])
