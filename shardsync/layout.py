@@ -45,6 +45,10 @@ class StateDirectory:
         """Flock files: the instance, the Journals, the sync process."""
         return self.path / "locks"
 
+    def lock(self, name: str) -> Path:
+        """One flock file: `instance`, `sync`, `journal-<shard id>`, `slot-NN`."""
+        return self.locks / f"{name}.lock"
+
     @property
     def logs(self) -> Path:
         """One log per program, rotated by supervisord."""
