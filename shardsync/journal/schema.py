@@ -1,25 +1,8 @@
-"""The tables of a Journal and of the state database, and how they came to be.
-
-Migrations are sqlite-utils'; `PRAGMA user_version` holds how many were
-applied, so that a process which finds the newest number need not import them.
-"""
+"""The tables of a Journal and of the state database, one constant per migration."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from shardsync.errors import StateUnusable
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database
-
-JOURNAL_VERSION = 1
-STATE_VERSION = 1
-
-_JOURNAL_1 = """
+JOURNAL_1 = """
 CREATE TABLE meta (
     journal_id TEXT NOT NULL, shard TEXT NOT NULL, tree TEXT NOT NULL, created_at INTEGER NOT NULL
 ) STRICT;
@@ -56,7 +39,7 @@ CREATE TABLE progress (
 INSERT INTO progress (only) VALUES (1);
 """
 
-_STATE_1 = """
+STATE_1 = """
 CREATE TABLE nodes (
     tree TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, owned INTEGER,
     contacted INTEGER NOT NULL DEFAULT 0, last_success INTEGER,
@@ -111,72 +94,3 @@ CREATE TABLE sync_process (
     settings_fingerprint TEXT NOT NULL DEFAULT ''
 ) STRICT;
 """
-
-
-def connect_writer(path: Path, *, version: int) -> sqlite3.Connection:
-    """Open for writing, make or migrate the tables up to `version`. Raises sqlite3.Error.
-
-    WAL with synchronous=NORMAL: a killed process loses nothing; power loss may
-    lose the last commits, which the Watermark's scan finds again. Raises
-    StateUnusable where a newer shardsync made the file.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.close(descriptor)
-    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
-    try:
-        found = _known_version(connection, path, version)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        if found < version:
-            _migrate(connection, is_journal=path.name.startswith("journal-"))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def connect_reader(path: Path) -> sqlite3.Connection:
-    """Open read-only; never checkpoints. Raises sqlite3.Error (also where there is no file).
-
-    One connection at a time may be checkpointing (SQLite before 3.51.3 can
-    lose pages otherwise), and that one is the writer's.
-    """
-    quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    connection = sqlite3.connect(
-        f"file:{quoted}?mode=ro", uri=True, isolation_level=None, timeout=10,
-        check_same_thread=False,
-    )  # fmt: skip
-    try:
-        connection.execute("PRAGMA query_only = 1")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _known_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if found > newest:
-        raise StateUnusable(
-            f"{path}: made by a newer shardsync (schema {found}, this one knows {newest})",
-            hint="run the newer version, or move the file away to start over",
-        )
-    return found
-
-
-def _migrate(connection: sqlite3.Connection, *, is_journal: bool) -> None:
-    # Imported here: 150 ms and 10 MB that only the first opening needs to pay.
-    from sqlite_utils import Database  # noqa: PLC0415 (start-up cost, see above)
-    from sqlite_utils.migrations import Migrations  # noqa: PLC0415 (as above)
-
-    migrations = Migrations("journal" if is_journal else "state")
-    first = _JOURNAL_1 if is_journal else _STATE_1
-
-    @migrations(name="1")
-    def _one(db: Database) -> None:
-        for statement in first.split(";"):
-            if statement.strip():
-                db.conn.execute(statement)
-        db.conn.execute("PRAGMA user_version = 1")
-
-    migrations.apply(Database(connection))

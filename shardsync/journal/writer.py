@@ -12,13 +12,13 @@ import enum
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
+from shardsync.journal.database import JOURNAL_VERSION, Transaction, connect_writer
 from shardsync.journal.progress import PROGRESS_COLUMNS, Progress, read_progress
-from shardsync.journal.schema import JOURNAL_VERSION, connect_writer
 from shardsync.model import EpochReason, JournalId, ShardId
 
 Row = tuple[bytes, int, int, int, bytes | None]
@@ -38,9 +38,6 @@ _INSERT = (
 _PUT_DIRECTORY = "INSERT OR REPLACE INTO dirs (sub_root, inode, parent, name) VALUES (?, ?, ?, ?)"
 _DROP_DIRECTORY = "DELETE FROM dirs WHERE sub_root = ? AND inode = ?"
 _SETTABLE = frozenset(PROGRESS_COLUMNS) - {"last_position", "changes_total", "pruned_to"}
-
-
-_Execute = Callable[..., sqlite3.Cursor]
 
 
 class Opened(enum.Enum):
@@ -318,41 +315,8 @@ class JournalWriter:
             tuple(values.values()),
         )
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self.path, self._connection)
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE ... COMMIT, or a ROLLBACK and StateUnusable."""
-
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._path = path
-        self._connection = connection
-
-    def __enter__(self) -> _Execute:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise _unusable(self._path, error) from error
-        return self._connection.execute
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        try:
-            if error is None:
-                self._connection.execute("COMMIT")
-                return
-        except sqlite3.Error as commit_error:
-            self._roll_back()
-            raise _unusable(self._path, commit_error) from commit_error
-        self._roll_back()
-        if isinstance(error, sqlite3.Error):
-            raise _unusable(self._path, error) from error
-
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+    def _transaction(self) -> Transaction:
+        return Transaction(self._connection, f"journal {self.path}")
 
 
 def new_journal_id() -> JournalId:

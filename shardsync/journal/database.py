@@ -1,0 +1,175 @@
+"""How the SQLite files are opened, migrated, read and written, whatever they hold.
+
+Migrations are sqlite-utils'; `PRAGMA user_version` holds how many were
+applied, so that a process which finds the newest number need not import them.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shardsync.errors import StateUnusable
+from shardsync.journal.schema import JOURNAL_1, STATE_1
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+JOURNAL_VERSION = 1
+STATE_VERSION = 1
+
+
+def connect_writer(path: Path, *, version: int) -> sqlite3.Connection:
+    """Open for writing, make or migrate the tables up to `version`. Raises sqlite3.Error.
+
+    WAL with synchronous=NORMAL: a killed process loses nothing; power loss may
+    lose the last commits, which the Watermark's scan finds again. Raises
+    StateUnusable where a newer shardsync made the file.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.close(descriptor)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        found = _known_version(connection, path, version)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if found < version:
+            _migrate(connection, is_journal=path.name.startswith("journal-"))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open read-only; never checkpoints. Raises sqlite3.Error (also where there is no file).
+
+    One connection at a time may be checkpointing (SQLite before 3.51.3 can
+    lose pages otherwise), and that one is the writer's.
+    """
+    quoted = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    connection = sqlite3.connect(
+        f"file:{quoted}?mode=ro", uri=True, isolation_level=None, timeout=10,
+        check_same_thread=False,
+    )  # fmt: skip
+    try:
+        connection.execute("PRAGMA query_only = 1")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _known_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > newest:
+        raise StateUnusable(
+            f"{path}: made by a newer shardsync (schema {found}, this one knows {newest})",
+            hint="run the newer version, or move the file away to start over",
+        )
+    return found
+
+
+def _migrate(connection: sqlite3.Connection, *, is_journal: bool) -> None:
+    # Imported here: 150 ms and 10 MB that only the first opening needs to pay.
+    from sqlite_utils import Database  # noqa: PLC0415 (start-up cost, see above)
+    from sqlite_utils.migrations import Migrations  # noqa: PLC0415 (as above)
+
+    migrations = Migrations("journal" if is_journal else "state")
+    first = JOURNAL_1 if is_journal else STATE_1
+
+    @migrations(name="1")
+    def _one(db: Database) -> None:
+        for statement in first.split(";"):
+            if statement.strip():
+                db.conn.execute(statement)
+        db.conn.execute("PRAGMA user_version = 1")
+
+    migrations.apply(Database(connection))
+
+
+Execute = Callable[..., sqlite3.Cursor]
+
+
+class Transaction:
+    """BEGIN IMMEDIATE ... COMMIT; on any error a ROLLBACK, and StateUnusable for SQLite's own."""
+
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+
+    def __enter__(self) -> Execute:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise StateUnusable(f"{self._name}: {error}") from error
+        return self._connection.execute
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        try:
+            if error is None:
+                self._connection.execute("COMMIT")
+                return
+        except sqlite3.Error as commit_error:
+            self._roll_back()
+            raise StateUnusable(f"{self._name}: {commit_error}") from commit_error
+        self._roll_back()
+        if isinstance(error, sqlite3.Error):
+            raise StateUnusable(f"{self._name}: {error}") from error
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+class ReadOnly:
+    """A database read in short transactions, opened when needed, anew where it was replaced.
+
+    A reader that kept a transaction open would let the WAL grow without bound,
+    so `rows` fetches everything and lets go.
+    """
+
+    def __init__(self, path: Path, *, name: str) -> None:
+        self.path = path
+        self.name = f"{name} {path}"
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+
+    def rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """All rows. Raises StateUnusable."""
+        try:
+            return self.connection().execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise StateUnusable(f"{self.name}: {error}") from error
+
+    def value(self, statement: str, values: tuple[object, ...] = ()) -> Any:  # noqa: ANN401 (a column of any type)
+        """The first column of the only row. Raises StateUnusable, also where there is none."""
+        rows = self.rows(statement, values)
+        if not rows:
+            raise StateUnusable(f"{self.name}: a row is missing")
+        return rows[0][0]
+
+    def connection(self) -> sqlite3.Connection:
+        """The open connection. Raises StateUnusable where there is no file, or sqlite3.Error."""
+        try:
+            inode = os.stat(self.path).st_ino
+        except OSError as error:
+            self.close()
+            raise StateUnusable(f"{self.name}: {error}") from error
+        if self._connection is not None and inode != self._inode:
+            self.close()
+        if self._connection is None:
+            self._connection = connect_reader(self.path)
+            self._inode = inode
+        return self._connection
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,130 @@
+"""state.db as everybody but the sync process sees it: read-only, in short transactions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shardsync.journal.database import ReadOnly
+from shardsync.journal.records import (
+    NODE_COLUMNS,
+    WORK_COLUMNS,
+    Answer,
+    Cursor,
+    NodeKey,
+    NodeRow,
+    Work,
+    node_row,
+    work_row,
+)
+from shardsync.journal.requests import RequestState
+
+_SELECT_NODES = f"SELECT {', '.join(NODE_COLUMNS)} FROM nodes"  # noqa: S608 (our own names)
+_SELECT_WORK = f"SELECT {', '.join(WORK_COLUMNS)} FROM work WHERE tree = ? AND node = ?"  # noqa: S608 (our own names)
+
+
+class StateReader:
+    """What the CLI and /metrics read. Every method raises StateUnusable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._database = ReadOnly(path, name="state")
+
+    def nodes(self) -> dict[NodeKey, NodeRow]:
+        """Every Node that the sync process has known."""
+        return {(row[0], row[1]): node_row(row) for row in self._database.rows(_SELECT_NODES)}
+
+    def cursors(self, key: NodeKey) -> dict[str, Cursor]:
+        """Shard id -> Cursor of one Node."""
+        rows = self._database.rows(
+            "SELECT shard, journal_id, position FROM cursors WHERE tree = ? AND node = ?", key
+        )
+        return {shard: Cursor(journal_id=name, position=at) for shard, name, at in rows}
+
+    def cursors_at(self, key: NodeKey, at_us: int) -> dict[str, Cursor]:
+        """Where the Node's Cursors were at a time in the past, from the minutely history."""
+        rows = self._database.rows(
+            "SELECT shard, journal_id, position, max(at) FROM cursor_history"
+            " WHERE tree = ? AND node = ? AND at <= ? GROUP BY shard",
+            (*key, at_us),
+        )
+        return {shard: Cursor(journal_id=name, position=at) for shard, name, at, _ in rows}
+
+    def work(self, key: NodeKey) -> list[Work]:
+        """All open work of one Node, oldest first."""
+        rows = self._database.rows(_SELECT_WORK + " ORDER BY id", key)
+        return [work_row(row) for row in rows]
+
+    def work_summary(self, key: NodeKey) -> tuple[int, int, int | None]:
+        """(open rows, those of them that are retries, since when the oldest)."""
+        rows = self._database.rows(
+            "SELECT count(*), coalesce(sum(reason = 'retry'), 0), min(since) FROM work"
+            " WHERE tree = ? AND node = ?",
+            key,
+        )
+        return (int(rows[0][0]), int(rows[0][1]), rows[0][2])
+
+    def shipped_at(self, key: NodeKey, shard: str, position: int) -> int | None:
+        """When the Batch that held this Position was on the Node, Unix microseconds, or None."""
+        rows = self._database.rows(
+            "SELECT finished_at FROM batches WHERE tree = ? AND node = ? AND shard = ?"
+            " AND position >= ? ORDER BY position LIMIT 1",
+            (*key, shard, position),
+        )
+        return int(rows[0][0]) if rows else None
+
+    def deleted_since(self, key: NodeKey, since_us: int) -> int:
+        """Entries deleted on the Node since then: what `max_delete` counts."""
+        return int(
+            self._database.rows(
+                "SELECT coalesce(sum(entries), 0) FROM deletions"
+                " WHERE tree = ? AND node = ? AND at >= ?",
+                (*key, since_us),
+            )[0][0]
+        )
+
+    def foreign_paths(self, key: NodeKey) -> list[bytes]:
+        """What the Node holds that the Tree does not, and that is kept: the Node is not owned."""
+        rows = self._database.rows(
+            "SELECT path FROM foreign_paths WHERE tree = ? AND node = ? ORDER BY path", key
+        )
+        return [row[0] for row in rows]
+
+    def tree_halted(self, tree: str) -> str:
+        """Why a Tree is halted, "" where it is not."""
+        rows = self._database.rows("SELECT halted FROM trees WHERE tree = ?", (tree,))
+        return str(rows[0][0]) if rows else ""
+
+    def root_identity(self, tree: str) -> str:
+        """The identity of the root that was accepted, "" before the first."""
+        rows = self._database.rows("SELECT identity FROM trees WHERE tree = ?", (tree,))
+        return str(rows[0][0]) if rows else ""
+
+    def answer(self, request_id: str) -> Answer | None:
+        """How a request stands; None: not yet received."""
+        rows = self._database.rows(
+            "SELECT state, exit_code, message, done, total FROM requests WHERE id = ?",
+            (request_id,),
+        )
+        if not rows:
+            return None
+        state, exit_code, message, done, total = rows[0]
+        return Answer(
+            state=RequestState(state), exit_code=exit_code, message=message, done=done, total=total
+        )
+
+    def open_requests(self) -> list[str]:
+        """The bodies (JSON) of the requests that are still running."""
+        rows = self._database.rows(
+            "SELECT body FROM requests WHERE state = ? ORDER BY created_at",
+            (RequestState.RUNNING.value,),
+        )
+        return [row[0] for row in rows]
+
+    def sync_process(self) -> tuple[int, int] | None:
+        """(pid, started at) of the newest sync process; None: there never was one."""
+        rows = self._database.rows("SELECT pid, started_at FROM sync_process")
+        return (int(rows[0][0]), int(rows[0][1])) if rows else None
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent; the next call opens it anew."""
+        self._database.close()

@@ -1,0 +1,286 @@
+"""state.db: Cursors, open work, Node states and answers. The sync process alone writes it.
+
+One transaction records a Batch: the Cursors, what stays open, what is done.
+It is written after rsync succeeded, never before.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from shardsync.clock import Clock
+from shardsync.errors import StateUnusable
+from shardsync.journal.database import STATE_VERSION, Transaction, connect_writer
+from shardsync.journal.records import NODE_COLUMNS, BatchRecord, Cursor, NodeKey, NodeRow, Work
+from shardsync.journal.requests import RequestKind, RequestState
+from shardsync.journal.state_reader import StateReader
+from shardsync.journal.writer import set_aside
+from shardsync.model import NodeState
+
+_HISTORY_EVERY_US = 60_000_000
+_BATCHES_KEPT = 100_000
+_CORRUPT_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class StateWriter:
+    """The write side. Hold the sync process's flock before opening it.
+
+    Crash safety: each method is one transaction. A state.db that is corrupt is
+    set aside and made anew: Nodes without Cursors are then reconciled.
+    """
+
+    def __init__(self, *, connection: sqlite3.Connection, path: Path, clock: Clock) -> None:
+        self.path = path
+        self.read = StateReader(path)
+        self._connection = connection
+        self._clock = clock
+        self._history_at: dict[NodeKey, int] = {}
+
+    @classmethod
+    def open(cls, path: Path, *, clock: Clock) -> Self:
+        """Open or make state.db. Raises StateUnusable where the disk refuses."""
+        try:
+            return cls(
+                connection=connect_writer(path, version=STATE_VERSION), path=path, clock=clock
+            )
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) not in _CORRUPT_CODES:
+                raise StateUnusable(f"state {path}: {error}") from error
+            set_aside(path, clock)
+            return cls.open(path, clock=clock)
+        except OSError as error:
+            raise StateUnusable(f"state {path}: {error}") from error
+
+    def start(self, *, pid: int) -> None:
+        """Note that a sync process begins."""
+        self._run(
+            "INSERT OR REPLACE INTO sync_process (only, pid, started_at) VALUES (1, ?, ?)",
+            (pid, self._clock.wall_us()),
+        )
+
+    def know_node(self, key: NodeKey) -> NodeRow:
+        """The Node's row, made where it is new."""
+        self._run(
+            "INSERT OR IGNORE INTO nodes (tree, name, state) VALUES (?, ?, ?)",
+            (*key, NodeState.BOOTSTRAPPING.value),
+        )
+        return self.read.nodes()[key]
+
+    def set_node(self, key: NodeKey, **values: object) -> None:
+        """Set columns of NodeRow."""
+        unknown = values.keys() - set(NODE_COLUMNS)
+        if unknown:
+            raise ValueError(f"no columns of a Node: {sorted(unknown)}")
+        assignments = ", ".join(f"{name} = ?" for name in values)
+        self._run(
+            f"UPDATE nodes SET {assignments} WHERE tree = ? AND name = ?",  # noqa: S608 (checked)
+            (*values.values(), *key),
+        )
+
+    def set_tree(
+        self, tree: str, *, identity: str | None = None, halted: str | None = None
+    ) -> None:
+        """Remember a root's accepted identity, or why its Tree is halted ("" = no more)."""
+        with self._transaction():
+            execute = self._connection.execute
+            execute("INSERT OR IGNORE INTO trees (tree) VALUES (?)", (tree,))
+            if identity is not None:
+                execute("UPDATE trees SET identity = ? WHERE tree = ?", (identity, tree))
+            if halted is not None:
+                execute("UPDATE trees SET halted = ? WHERE tree = ?", (halted, tree))
+
+    def record(self, key: NodeKey, batch: BatchRecord) -> None:
+        """Move Cursors and work in one transaction: the progress that a Batch made.
+
+        Crash safety: called after the effect. A crash before it ships the
+        Batch again; the work rows of paths that failed come with the Cursors
+        that have moved past them, or not at all.
+        """
+        with self._transaction():
+            self._set_cursors(key, batch.cursors)
+            self._connection.executemany(
+                "DELETE FROM work WHERE id = ?", ((number,) for number in batch.work_done)
+            )
+            self._add_work(key, batch.work_added)
+            if batch.cursors and batch.finished_at:
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO batches (tree, node, shard, position, finished_at)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (
+                        (*key, shard, cursor.position, batch.finished_at)
+                        for shard, cursor in batch.cursors.items()
+                    ),
+                )
+            if batch.deleted_entries:
+                self._connection.execute(
+                    "INSERT INTO deletions (tree, node, at, entries) VALUES (?, ?, ?, ?)",
+                    (*key, self._clock.wall_us(), batch.deleted_entries),
+                )
+
+    def restart_node(
+        self,
+        key: NodeKey,
+        *,
+        cursors: Mapping[str, Cursor],
+        work: Iterable[Work],
+        state: NodeState,
+    ) -> None:
+        """Give a Node new Cursors and open work at once: bootstrap, reconcile or replay begins."""
+        with self._transaction():
+            self._set_cursors(key, cursors)
+            self._add_work(key, work)
+            self._connection.execute(
+                "UPDATE nodes SET state = ? WHERE tree = ? AND name = ?", (state.value, *key)
+            )
+
+    def set_retry_due(self, key: NodeKey) -> None:
+        """Make all open work and the Node itself due now: a flush tries at once."""
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE work SET not_before = 0 WHERE tree = ? AND node = ?", key
+            )
+            self._connection.execute(
+                "UPDATE nodes SET not_before = 0 WHERE tree = ? AND name = ?", key
+            )
+
+    def set_foreign(self, key: NodeKey, paths: Sequence[bytes]) -> None:
+        """Add to the list of what is kept on a Node that is not owned."""
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO foreign_paths (tree, node, path) VALUES (?, ?, ?)",
+                ((*key, path) for path in paths),
+            )
+            self._connection.execute(
+                "UPDATE nodes SET foreign_paths = (SELECT count(*) FROM foreign_paths AS f"
+                " WHERE f.tree = nodes.tree AND f.node = nodes.name) WHERE tree = ? AND name = ?",
+                key,
+            )
+
+    def clear_foreign(self, key: NodeKey) -> None:
+        """Forget the list: the Node was adopted, or is compared anew."""
+        with self._transaction():
+            self._connection.execute("DELETE FROM foreign_paths WHERE tree = ? AND node = ?", key)
+            self._connection.execute(
+                "UPDATE nodes SET foreign_paths = 0 WHERE tree = ? AND name = ?", key
+            )
+
+    def note_history(self, key: NodeKey, cursors: Mapping[str, Cursor]) -> bool:
+        """Add a row a minute to the Cursors' history; returns whether one was due."""
+        now = self._clock.wall_us()
+        if now - self._history_at.get(key, 0) < _HISTORY_EVERY_US:
+            return False
+        self._history_at[key] = now
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO cursor_history"
+                " (tree, node, shard, at, journal_id, position) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (*key, shard, now, cursor.journal_id, cursor.position)
+                    for shard, cursor in cursors.items()
+                ),
+            )
+        return True
+
+    def prune(self, *, before_us: int) -> None:
+        """Drop history, finished requests and old Batch records: bounded by time and number."""
+        with self._transaction():
+            execute = self._connection.execute
+            execute("DELETE FROM cursor_history WHERE at < ?", (before_us,))
+            execute("DELETE FROM deletions WHERE at < ?", (before_us,))
+            execute("DELETE FROM batches WHERE finished_at < ?", (before_us,))
+            execute(
+                "DELETE FROM requests WHERE state != ? AND updated_at < ?",
+                (RequestState.RUNNING.value, before_us),
+            )
+            for tree, node, shard, newest in execute(
+                "SELECT tree, node, shard, count(*) FROM batches GROUP BY tree, node, shard"
+            ).fetchall():
+                if newest > _BATCHES_KEPT:
+                    execute(
+                        "DELETE FROM batches WHERE tree = ? AND node = ? AND shard = ?"
+                        " AND position <= (SELECT position FROM batches WHERE tree = ?"
+                        " AND node = ? AND shard = ? ORDER BY position DESC LIMIT 1 OFFSET ?)",
+                        (tree, node, shard, tree, node, shard, _BATCHES_KEPT),
+                    )
+
+    def put_request(
+        self, request_id: str, *, kind: RequestKind, body: str, total: int = 0
+    ) -> None:
+        """Record a request as running. Idempotent: the same id again changes nothing."""
+        now = self._clock.wall_us()
+        self._run(
+            "INSERT OR IGNORE INTO requests (id, kind, body, state, total, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (request_id, kind.value, body, RequestState.RUNNING.value, total, now, now),
+        )
+
+    def answer_request(
+        self,
+        request_id: str,
+        *,
+        state: RequestState,
+        exit_code: int = 0,
+        message: str = "",
+        done: int = 0,
+        total: int = 0,
+    ) -> None:
+        """Say how a request stands."""
+        self._run(
+            "UPDATE requests SET state = ?, exit_code = ?, message = ?, done = ?, total = ?,"
+            " updated_at = ? WHERE id = ?",
+            (state.value, exit_code, message, done, total, self._clock.wall_us(), request_id),
+        )
+
+    def close(self) -> None:
+        """Checkpoint and close."""
+        self.read.close()
+        self._connection.close()
+
+    def _set_cursors(self, key: NodeKey, cursors: Mapping[str, Cursor]) -> None:
+        now = self._clock.wall_us()
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO cursors (tree, node, shard, journal_id, position, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (*key, shard, cursor.journal_id, cursor.position, now)
+                for shard, cursor in cursors.items()
+            ),
+        )
+
+    def _add_work(self, key: NodeKey, work: Iterable[Work]) -> None:
+        self._connection.executemany(
+            "INSERT INTO work (tree, node, path, scope, compare, reason, since, request,"
+            " attempts, not_before, last_error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (tree, node, path, scope, reason) DO UPDATE SET"
+            " since = min(since, excluded.since), attempts = excluded.attempts,"
+            " compare = excluded.compare, not_before = excluded.not_before,"
+            " last_error = excluded.last_error,"
+            " request = CASE excluded.request WHEN '' THEN request ELSE excluded.request END",
+            (
+                (
+                    *key,
+                    item.path,
+                    item.scope.value,
+                    item.compare.value,
+                    item.reason.value,
+                    item.since,
+                    item.request,
+                    item.attempts,
+                    item.not_before,
+                    item.last_error,
+                )
+                for item in work
+            ),
+        )
+
+    def _run(self, statement: str, values: tuple[object, ...]) -> None:
+        try:
+            self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise StateUnusable(f"state {self.path}: {error}") from error
+
+    def _transaction(self) -> Transaction:
+        return Transaction(self._connection, f"state {self.path}")
