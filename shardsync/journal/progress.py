@@ -13,7 +13,8 @@ class Progress:
     """How far the Watcher of one Shard has come. Field for field the table `progress`.
 
     `*_us`: Unix microseconds. `clock_offset_us`: wall clock less boot time, to
-    notice a clock that was set. `scan_total` is an estimate, 0 where unknown.
+    notice a clock that was set. `pruned_until_us`: newest observed_at
+    that was ever pruned. `scan_total` is an estimate, 0 where unknown.
     `generation`: of the Plan that the Watcher follows. `clean_stop`: the last
     Watcher ended with everything journaled up to `watermark_us`.
     """
@@ -22,6 +23,7 @@ class Progress:
     last_error: str = ""
     last_position: int = 0
     pruned_to: int = 0
+    pruned_until_us: int = 0
     watermark_us: int | None = None
     watches: int = 0
     directories: int = 0

@@ -57,19 +57,7 @@ class JournalReader:
 
     def read(self, *, after: int, limit: int) -> list[Change]:
         """At most `limit` Changes with a Position above `after`, in order."""
-        return [
-            Change(
-                position=position,
-                path=path,
-                scope=Scope(scope),
-                kind=Kind(kind),
-                observed_at=observed_at,
-                moved_from=moved_from,
-            )
-            for position, path, scope, kind, observed_at, moved_from in self._database.rows(
-                _READ, (after, limit)
-            )
-        ]
+        return [_change(row) for row in self.read_rows(after=after, limit=limit)]
 
     def read_rows(
         self, *, after: int, limit: int
@@ -112,17 +100,29 @@ class JournalReader:
             " WHERE path = ? ORDER BY position DESC LIMIT 1",
             (path,),
         )
-        if not rows:
-            return None
-        position, found, scope, kind, observed_at, moved_from = rows[0]
-        return Change(
-            position=position,
-            path=found,
-            scope=Scope(scope),
-            kind=Kind(kind),
-            observed_at=observed_at,
-            moved_from=moved_from,
+        return _change(rows[0]) if rows else None
+
+    def newest_covering(self, path: bytes) -> Change | None:
+        """The newest Change that bids to look at `path`: its own, a tree above it, or the
+        listing of its directory.
+        """
+        parts = path.split(b"/")
+        above = [b"/".join(parts[:number]) for number in range(len(parts))] if path else []
+        marks = ", ".join("?" * len(above))
+        rows = self._database.rows(
+            "SELECT position, path, scope, kind, observed_at, moved_from FROM changes"  # noqa: S608 (marks only)
+            f" WHERE path = ? OR (scope = ? AND path IN ({marks})) OR (scope = ? AND path = ?)"
+            " ORDER BY position DESC LIMIT 1",
+            (path, Scope.TREE, *above, Scope.LISTING, above[-1] if above else path),
         )
+        return _change(rows[0]) if rows else None
+
+    def journaled_at(self, position: int) -> int | None:
+        """When the Change at this Position was committed, Unix microseconds, or None."""
+        rows = self._database.rows(
+            "SELECT at FROM commits WHERE position >= ? ORDER BY position LIMIT 1", (position,)
+        )
+        return int(rows[0][0]) if rows else None
 
     def cookie(self, name: str) -> int | None:
         """The Position at which the Watcher acknowledged a flush cookie, or None: not yet."""
@@ -158,3 +158,15 @@ class JournalReader:
     def close(self) -> None:
         """Let go of the file. Idempotent; the next call opens it anew."""
         self._database.close()
+
+
+def _change(row: tuple[int, bytes, int, int, int, bytes | None]) -> Change:
+    position, path, scope, kind, observed_at, moved_from = row
+    return Change(
+        position=position,
+        path=path,
+        scope=Scope(scope),
+        kind=Kind(kind),
+        observed_at=observed_at,
+        moved_from=moved_from,
+    )

@@ -10,6 +10,7 @@ CREATE TABLE changes (
     position INTEGER PRIMARY KEY, path BLOB NOT NULL, scope INTEGER NOT NULL,
     kind INTEGER NOT NULL, observed_at INTEGER NOT NULL, moved_from BLOB
 ) STRICT;
+CREATE TABLE commits (position INTEGER PRIMARY KEY, at INTEGER NOT NULL) STRICT;
 CREATE TABLE epochs (
     number INTEGER PRIMARY KEY, reason TEXT NOT NULL, started_at INTEGER NOT NULL,
     first_position INTEGER NOT NULL, ended_at INTEGER
@@ -28,8 +29,8 @@ CREATE TABLE progress (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     state TEXT NOT NULL DEFAULT 'stopped', last_error TEXT NOT NULL DEFAULT '',
     last_position INTEGER NOT NULL DEFAULT 0, pruned_to INTEGER NOT NULL DEFAULT 0,
-    watermark_us INTEGER, watches INTEGER NOT NULL DEFAULT 0,
-    directories INTEGER NOT NULL DEFAULT 0, polled_directories INTEGER NOT NULL DEFAULT 0,
+    pruned_until_us INTEGER NOT NULL DEFAULT 0, watermark_us INTEGER,
+    watches INTEGER NOT NULL DEFAULT 0, directories INTEGER NOT NULL DEFAULT 0, polled_directories INTEGER NOT NULL DEFAULT 0,
     overflows INTEGER NOT NULL DEFAULT 0, changes_total INTEGER NOT NULL DEFAULT 0,
     scan_done INTEGER NOT NULL DEFAULT 0, scan_total INTEGER NOT NULL DEFAULT 0,
     pid INTEGER NOT NULL DEFAULT 0, generation INTEGER NOT NULL DEFAULT 0,

@@ -37,7 +37,9 @@ _INSERT = (
 )
 _PUT_DIRECTORY = "INSERT OR REPLACE INTO dirs (sub_root, inode, parent, name) VALUES (?, ?, ?, ?)"
 _DROP_DIRECTORY = "DELETE FROM dirs WHERE sub_root = ? AND inode = ?"
-_SETTABLE = frozenset(PROGRESS_COLUMNS) - {"last_position", "changes_total", "pruned_to"}
+_SETTABLE = frozenset(PROGRESS_COLUMNS) - {
+    "last_position", "changes_total", "pruned_to", "pruned_until_us",
+}  # fmt: skip
 
 
 class Opened(enum.Enum):
@@ -189,6 +191,10 @@ class JournalWriter:
                 )
                 position += len(rows)
                 execute(
+                    "INSERT INTO commits (position, at) VALUES (?, ?)",
+                    (position, self._clock.wall_us()),
+                )
+                execute(
                     "UPDATE progress SET last_position = ?, changes_total = changes_total + ?",
                     (position, len(rows)),
                 )
@@ -257,6 +263,12 @@ class JournalWriter:
         if limit is None:
             return 0
         with self._transaction() as execute:
+            execute(
+                "UPDATE progress SET pruned_until_us = max(pruned_until_us, coalesce("
+                "(SELECT max(observed_at) FROM changes WHERE position <= ?), 0))",
+                (limit,),
+            )
+            execute("DELETE FROM commits WHERE position <= ?", (limit,))
             execute("DELETE FROM changes WHERE position <= ?", (limit,))
             dropped = int(self._connection.execute("SELECT changes()").fetchone()[0])
             execute("UPDATE progress SET pruned_to = max(pruned_to, ?)", (limit,))

@@ -179,3 +179,42 @@ def test_a_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(StateUnusable, match="newer shardsync"):
         JournalWriter.open(writer.path, shard=SHARD, tree="main", clock=FakeClock())
+
+
+def test_a_change_of_an_ancestor_covers_a_path(tmp_path: Path) -> None:
+    """The newest Change that bids to look at a path is found, whoever names it; and its commit."""
+    clock = FakeClock()
+    writer = _new(tmp_path, clock)
+    writer.begin_epoch(EpochReason.FIRST_START)
+    writer.commit([_row(b"a/b/c"), (b"a", Scope.TREE, Kind.CONTENT, START + 1, None)])
+    clock.advance(2)
+    writer.commit([(b"a/b", Scope.LISTING, Kind.CONTENT, START + 2, None), _row(b"a", START + 3)])
+    reader = JournalReader(writer.path)
+
+    def newest(path: bytes) -> tuple[int, bytes] | None:
+        found = reader.newest_covering(path)
+        return (found.position, found.path) if found else None
+
+    assert newest(b"a/b/c") == (START + 2, b"a/b")
+    assert newest(b"a/b/c/d") == (START + 1, b"a")
+    assert newest(b"a/b") == (START + 2, b"a/b")
+    assert newest(b"a") == (START + 3, b"a")
+    assert newest(b"x") is None
+    assert newest(b"") is None
+    assert reader.journaled_at(START) == START
+    assert reader.journaled_at(START + 2) == START + 2_000_000
+    assert reader.journaled_at(START + 9) is None
+    writer.close()
+
+
+def test_pruning_remembers_up_to_when_it_forgot(tmp_path: Path) -> None:
+    """A replay from before the newest pruned Change can be refused."""
+    clock = FakeClock()
+    writer = _new(tmp_path, clock)
+    writer.begin_epoch(EpochReason.FIRST_START)
+    writer.commit([_row(b"a", START + 5), _row(b"b", START + 2)])
+    writer.commit([_row(b"c", START + 90)])
+    assert JournalReader(writer.path).progress().pruned_until_us == 0
+    assert writer.prune(before_us=START + 10, max_bytes=1 << 40) == 2
+    assert JournalReader(writer.path).progress().pruned_until_us == START + 5
+    writer.close()

@@ -1,0 +1,204 @@
+"""Reads how everything is doing from the state directory alone: Plan, Journals, state.db, flocks.
+
+Read-only, and of use while the daemons are down or the settings cannot be
+read: a part that fails leaves gaps, never an exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+from shardsync.clock import Clock
+from shardsync.config.settings import Settings
+from shardsync.errors import StateUnusable
+from shardsync.journal.plan import Plan, PlannedShard, read_plan
+from shardsync.journal.progress import Progress
+from shardsync.journal.reader import JournalReader
+from shardsync.journal.records import NodeKey, NodeRow
+from shardsync.journal.state_reader import StateReader
+from shardsync.layout import StateDirectory
+from shardsync.model import NodeState, ShardState
+from shardsync.observe.lag import Lag, LagMeter
+from shardsync.observe.liveness import Liveness
+from shardsync.observe.status import (
+    NodeStatus,
+    ShardStatus,
+    Status,
+    TreeStatus,
+    tree_state,
+)
+
+_SCANNING = frozenset({ShardState.STARTING, ShardState.SCANNING})
+
+
+class StatusReader:
+    """Reads a Status as often as asked, over connections that it keeps. Not for two threads."""
+
+    def __init__(
+        self,
+        *,
+        state: StateDirectory,
+        settings: Settings | None,
+        clock: Clock,
+        liveness: Liveness,
+    ) -> None:
+        self._state = state
+        self._settings = settings
+        self._clock = clock
+        self._liveness = liveness
+        self._journals: dict[str, JournalReader] = {}
+        self._database = StateReader(state.state_db)
+
+    def read(self) -> Status:
+        """How everything is doing now. Never raises for what is missing or damaged."""
+        problems: list[str] = []
+        plan = self._plan(problems)
+        self._forget_all_but(plan)
+        shards = tuple(self._shard(shard) for shard in plan.observing())
+        sync_pid = self._liveness.sync()
+        processes: dict[str, int | None] = {
+            "coordinator": self._liveness.coordinator(),
+            "sync": sync_pid,
+        }
+        processes.update((shard.program.partition(":")[2], shard.pid) for shard in shards)
+        return Status(
+            trees=self._trees(shards, problems),
+            shards=shards,
+            nodes=self._nodes(plan, problems, is_synced=sync_pid is not None),
+            processes=processes,
+            problems=tuple(dict.fromkeys(problems)),
+        )
+
+    def close(self) -> None:
+        """Let go of all files. Idempotent."""
+        for reader in self._journals.values():
+            reader.close()
+        self._journals.clear()
+        self._database.close()
+
+    def _plan(self, problems: list[str]) -> Plan:
+        try:
+            return read_plan(self._state.plan) or Plan()
+        except StateUnusable as error:
+            problems.append(str(error))
+            return Plan()
+
+    def _forget_all_but(self, plan: Plan) -> None:
+        for gone in self._journals.keys() - {shard.id for shard in plan.shards}:
+            self._journals.pop(gone).close()
+
+    def _journal(self, shard: str) -> JournalReader:
+        if shard not in self._journals:
+            self._journals[shard] = JournalReader(self._state.journal(shard))
+        return self._journals[shard]
+
+    def _shard(self, shard: PlannedShard) -> ShardStatus:
+        pid = self._liveness.watcher(shard.id)
+        found = ShardStatus(
+            id=shard.id,
+            tree=shard.tree,
+            program=f"shardsync:watcher-{shard.slot:02d}",
+            state=ShardState.STOPPED if pid is None else ShardState.STARTING,
+            pid=pid,
+        )
+        reader = self._journal(shard.id)
+        try:
+            progress = reader.progress()
+            epochs = reader.epochs()
+        except StateUnusable as error:
+            return replace(found, last_error=str(error))
+        return replace(
+            found,
+            state=ShardState.STOPPED if pid is None else progress.state,
+            watches=progress.watches,
+            directories=progress.directories,
+            polled_directories=progress.polled_directories,
+            position=progress.last_position,
+            watermark_us=progress.watermark_us,
+            epoch=epochs[-1].number if epochs else None,
+            overflows=progress.overflows,
+            journal_bytes=reader.file_bytes(),
+            last_error=progress.last_error,
+            changes_total=progress.changes_total,
+            scan_done=progress.scan_done,
+            scan_ratio=_scan_ratio(progress),
+            epochs=tuple((epoch.number, epoch.reason) for epoch in epochs),
+        )
+
+    def _trees(
+        self, shards: tuple[ShardStatus, ...], problems: list[str]
+    ) -> tuple[TreeStatus, ...]:
+        roots: dict[str, str | None] = dict.fromkeys(shard.tree for shard in shards)
+        if self._settings is not None:
+            roots = {tree.name: str(tree.root) for tree in self._settings.trees}
+        found = []
+        for name, root in roots.items():
+            own = tuple(shard for shard in shards if shard.tree == name)
+            halted = self._halted(name, problems)
+            found.append(
+                TreeStatus(name=name, root=root, state=tree_state(halted, own), halted=halted)
+            )
+        return tuple(found)
+
+    def _halted(self, tree: str, problems: list[str]) -> str:
+        if not self._state.state_db.exists():
+            return ""
+        try:
+            return self._database.tree_halted(tree)
+        except StateUnusable as error:
+            problems.append(str(error))
+            return ""
+
+    def _nodes(
+        self, plan: Plan, problems: list[str], *, is_synced: bool
+    ) -> tuple[NodeStatus, ...]:
+        rows: dict[NodeKey, NodeRow] = {}
+        if self._state.state_db.exists():
+            try:
+                rows = self._database.nodes()
+            except StateUnusable as error:
+                problems.append(str(error))
+        targets = dict.fromkeys(rows, "")
+        if self._settings is not None:
+            targets = {node.key: str(node.target) for node in self._settings.nodes}
+        meter = LagMeter(journal=self._journal)
+        found = []
+        for key, target in targets.items():
+            node = self._node(key, rows.get(key), plan, meter)
+            state = node.state if is_synced else NodeState.STOPPED
+            found.append(replace(node, state=state, target=target))
+        return tuple(found)
+
+    def _node(self, key: NodeKey, row: NodeRow | None, plan: Plan, meter: LagMeter) -> NodeStatus:
+        if row is None:
+            return NodeStatus(tree=key[0], name=key[1], state=NodeState.BOOTSTRAPPING)
+        found = NodeStatus(
+            tree=row.tree,
+            name=row.name,
+            state=row.state,
+            owned=row.owned,
+            last_success_us=row.last_success,
+            last_error=row.halted or row.last_error,
+            progress=row.progress,
+            foreign_paths=row.foreign_paths,
+            paused_until_us=row.paused_until,
+        )
+        with contextlib.suppress(StateUnusable):
+            # The Shard's own line, or `problems`, says what cannot be read.
+            work_rows, retries, since = self._database.work_summary(key)
+            found = replace(found, retry_paths=retries)
+            lag = Lag(changes=work_rows, oldest_us=since).plus(
+                meter.of_node(plan.of_tree(row.tree), self._database.cursors(key))
+            )
+            seconds = round(lag.seconds(self._clock.wall_us()), 6)
+            found = replace(found, lag_seconds=seconds, lag_changes=lag.changes)
+        return found
+
+
+def _scan_ratio(progress: Progress) -> float:
+    if progress.state not in _SCANNING:
+        return 1.0
+    if not progress.scan_total:
+        return 0.0
+    return min(1.0, progress.scan_done / progress.scan_total)
