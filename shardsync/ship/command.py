@@ -1,0 +1,286 @@
+"""What rsync is told: the argv and environment for one Node and one purpose. Pure.
+
+It stands at the very end of the data's way, between the Syncer and the process
+that ships. It never runs anything and never looks at a file.
+
+Facts behind the flags (each tried, the tests provoke them again):
+
+* Each list entry begins with `/`: names that begin with `#` or `;` are silently
+  dropped otherwise, and `./` would impose the root's own attributes.
+* `-I` for content: the quick check misses a rewrite of equal size within a second.
+* `--modify-window=-1` compares mtimes to the nanosecond. Without it a directory's mtime is
+  left as it came about on the Node if that was within the same second; and for
+  attributes it stands in for `-I`, which would send the data again for a chmod.
+* `--force`, else a non-empty directory is left where a file must go, with exit 0.
+* `--delete` beside `--delete-missing-args` once there are excludes, else a daemon deletes
+  excluded files below a missing directory. Siblings stay untouched, as no directory is
+  listed with its contents.
+* No `--partial-dir`: it would leave a folder of ours in a tree that a web server serves.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from shardsync.config.settings import NodeSettings, Target, TargetKind
+
+OUT_FORMAT = "@%o|%i|%l|%b|%n"
+"""One line per path: operation, itemized difference, length, bytes moved, name (escaped, last)."""
+
+TIMEOUT_SECONDS = 60
+"""rsync's own I/O timeout; a warm rsync must be renewed before it."""
+
+CONNECT_SECONDS = 10
+
+_SSH_DEFAULTS = (
+    "-oBatchMode=yes",
+    f"-oConnectTimeout={CONNECT_SECONDS}",
+    "-oServerAliveInterval=15",
+    "-oServerAliveCountMax=2",
+    "-oLogLevel=ERROR",
+)
+"""After the Node's own `ssh_options`: ssh takes the first value it meets, so those win."""
+
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "SSH_AUTH_SOCK", "TZ")
+
+
+class Purpose(enum.Enum):
+    """What a run of rsync is for; it decides how the list is read and paths compared."""
+
+    BATCH = "batch"
+    """Flat list: each path itself, content sent whatever the Node's copy looks like."""
+    ATTRIBUTES = "attributes"
+    """Flat list: data is sent only where size or mtime (to the nanosecond) differ."""
+    CHECKSUM = "checksum"
+    """Flat list: data is sent only where it differs."""
+    TREE = "tree"
+    """Each path and all below it, compared by size and mtime; deletes nothing below it."""
+    TREE_CHECKSUM = "tree_checksum"
+    """As TREE, compared by content."""
+    COMPARE = "compare"
+    """Dry run: what differs at and below each path, and what is there beside the tree."""
+    COMPARE_CHECKSUM = "compare_checksum"
+    """As COMPARE, compared by content."""
+    COMPARE_LISTING = "compare_listing"
+    """Dry run: what is there beside the tree directly in each directory."""
+    DELETE_FILTERED = "delete_filtered"
+    """Deletion for receivers that die of missing arguments; the list is `deletion_filters`."""
+
+
+FLAT = frozenset({Purpose.BATCH, Purpose.ATTRIBUTES, Purpose.CHECKSUM})
+DRY = frozenset({Purpose.COMPARE, Purpose.COMPARE_CHECKSUM, Purpose.COMPARE_LISTING})
+
+_COMPARED = {
+    Purpose.BATCH: ("-I", "--modify-window=-1"),
+    Purpose.ATTRIBUTES: ("--modify-window=-1",),
+    Purpose.CHECKSUM: ("--checksum", "--modify-window=-1"),
+    Purpose.TREE: ("-r", "--modify-window=-1"),
+    Purpose.TREE_CHECKSUM: ("-r", "--checksum", "--modify-window=-1"),
+    Purpose.COMPARE: ("-n", "-r", "--modify-window=-1"),
+    Purpose.COMPARE_CHECKSUM: ("-n", "-r", "--checksum", "--modify-window=-1"),
+    # Nothing is created nor updated with these two, so only what is foreign is told.
+    Purpose.COMPARE_LISTING: ("-n", "--existing", "--ignore-existing"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a Node's rsync can take; found out by a probe, the best is assumed before.
+
+    `delete_missing_args`: False for 3.2.7 as Debian 12 has it, and 3.4.3 (they exit 2).
+    `modify_window`: False behind rrsync, which refuses `--modify-window=-1`.
+    """
+
+    delete_missing_args: bool = True
+    modify_window: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAs:
+    """Another user that rsync runs as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RsyncCommand:
+    """A run of rsync, ready to be started; the list follows on its stdin."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    run_as: RunAs | None = None
+
+
+def rsync_command(
+    *,
+    node: NodeSettings,
+    purpose: Purpose,
+    source_fd: int,
+    environment: Mapping[str, str],
+    filters: tuple[str, ...] = (),
+    max_delete: int | None = None,
+    capabilities: Capabilities | None = None,
+    omit_directory_times: bool = False,
+    dry_run: bool = False,
+    run_as: RunAs | None = None,
+    program: str = "rsync",
+) -> RsyncCommand:
+    """The command that ships to `node`, or compares it with, the directory open as `source_fd`.
+
+    `filters`: the Node's excludes as rsync arguments. `max_delete`: rsync's own brake,
+    None for none. `omit_directory_times`: for a run beside another one, which would spoil
+    those. `environment`: ours, of which hardly anything is handed on.
+    """
+    able = Capabilities() if capabilities is None else capabilities
+    argv = (
+        program,
+        *_content_flags(purpose, able),
+        *_deletion_flags(node, purpose, filters, max_delete, able),
+        *filters,
+        *(("-O",) if omit_directory_times else ()),
+        *(("-n",) if dry_run else ()),
+        f"--timeout={TIMEOUT_SECONDS}",
+        "--stats",
+        "--no-h",
+        f"--out-format={OUT_FORMAT}",
+        *_transport_flags(node),
+        *node.rsync_options,
+        "--",
+        f"/proc/self/fd/{source_fd}/",
+        destination(node.target),
+    )
+    return RsyncCommand(
+        argv=argv, environment=clean_environment(environment, run_as=run_as), run_as=run_as
+    )
+
+
+def list_bytes(paths: Iterable[bytes], *, purpose: Purpose) -> Iterable[bytes]:
+    """The entries for stdin, each with its end: NUL-separated, `/` in front.
+
+    Raises ValueError for the root itself where that would impose the root's own
+    attributes, or, in a flat Batch, delete what is foreign at the root's level.
+    """
+    tail = b"/\0" if purpose is Purpose.COMPARE_LISTING else b"\0"
+    for path in paths:
+        if not path:
+            if purpose not in DRY:
+                raise ValueError("the root itself is never listed: list the names in it")
+            yield b"/\0"
+        else:
+            yield b"/" + path + tail
+
+
+def deletion_filters(gone: Iterable[bytes]) -> Iterable[bytes]:
+    """The rules for DELETE_FILTERED, each with its end: only the paths `gone` can be touched.
+
+    Rules of every directory on the way come first, then `- /dir/*` for its other names; what
+    is below a gone directory is left to the Node's own excludes, which follow in the argv.
+    """
+    folders: dict[bytes, None] = {b"": None}
+    for path in gone:
+        parts = path.split(b"/")
+        for depth in range(1, len(parts)):
+            folder = b"/".join(parts[:depth])
+            if folder not in folders:
+                folders[folder] = None
+                yield b"+ /" + _literal(folder) + b"/\0"
+        yield b"+ /" + _literal(path) + b"\0"
+    for folder in folders:
+        prefix = b"/" + _escaped(folder) if folder else b""
+        yield b"- " + prefix + b"/*\0"
+
+
+def destination(target: Target) -> str:
+    """The target as rsync takes it, always with a slash at its end."""
+    user = f"{target.user}@" if target.user else ""
+    host = f"[{target.host}]" if ":" in target.host.strip("[]") else target.host
+    host = host.replace("[[", "[").replace("]]", "]")
+    path = target.path.rstrip("/") + "/"
+    if target.kind is TargetKind.LOCAL:
+        return path
+    if target.kind is TargetKind.SSH:
+        return f"{user}{host}:{path}" if target.path else f"{user}{host}:"
+    port = f":{target.port}" if target.port else ""
+    return f"rsync://{user}{host}{port}/{path}"
+
+
+def remote_shell(node: NodeSettings) -> str:
+    """The value of `-e`, which rsync splits at spaces; quotes are doubled inside quotes."""
+    port = (f"-oPort={node.target.port}",) if node.target.port else ()
+    words = ("ssh", *node.ssh_options, *port, *_SSH_DEFAULTS)
+    return " ".join(_quoted(word) for word in words)
+
+
+def clean_environment(environment: Mapping[str, str], *, run_as: RunAs | None) -> dict[str, str]:
+    """What rsync may see of our environment: no RSYNC_* variable changes what we ask for."""
+    kept = {name: environment[name] for name in _KEPT_ENVIRONMENT if name in environment}
+    kept.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+    # Bytes that are no character in this locale print as `\#ooo`, which we read back.
+    kept["LC_ALL"] = "C.UTF-8"
+    if run_as is not None:
+        kept["HOME"] = run_as.home
+        kept.pop("SSH_AUTH_SOCK", None)
+    return kept
+
+
+def _content_flags(purpose: Purpose, able: Capabilities) -> tuple[str, ...]:
+    if purpose is Purpose.DELETE_FILTERED:
+        # No -t, -p: the root itself is part of this run, and keeps its own attributes.
+        return ("-r", "--existing", "--ignore-existing", "--from0", "--exclude-from=-")
+    compared = _COMPARED[purpose]
+    if not able.modify_window:
+        compared = tuple(flag for flag in compared if flag != "--modify-window=-1")
+    return ("-lptgoD", *compared, "--files-from=-", "--from0")
+
+
+def _deletion_flags(
+    node: NodeSettings,
+    purpose: Purpose,
+    filters: tuple[str, ...],
+    max_delete: int | None,
+    able: Capabilities,
+) -> tuple[str, ...]:
+    if purpose in DRY:
+        return ("--delete", "--ignore-missing-args")
+    if not node.delete:
+        return ("--ignore-missing-args",)
+    brake = () if max_delete is None else (f"--max-delete={max_delete}",)
+    if purpose is Purpose.DELETE_FILTERED:
+        return ("--delete", "--force", *brake)
+    if purpose in FLAT and able.delete_missing_args:
+        beside = ("--delete",) if filters else ()
+        return ("--delete-missing-args", *beside, "--force", *brake)
+    return ("--ignore-missing-args", "--force")
+
+
+def _transport_flags(node: NodeSettings) -> tuple[str, ...]:
+    flags: list[str] = [f"--bwlimit={node.bandwidth}"] if node.bandwidth else []
+    if node.target.kind is TargetKind.SSH:
+        flags += ["-e", remote_shell(node)]
+    if node.target.kind is TargetKind.DAEMON:
+        flags += [f"--contimeout={CONNECT_SECONDS}", "--no-motd"]
+        if node.password_file is not None:
+            flags.append(f"--password-file={node.password_file}")
+    return tuple(flags)
+
+
+def _quoted(word: str) -> str:
+    if word and not any(char in word for char in " \t'\""):
+        return word
+    return "'" + word.replace("'", "''") + "'"
+
+
+def _escaped(name: bytes) -> bytes:
+    for char in (b"\\", b"*", b"?", b"["):
+        name = name.replace(char, b"\\" + char)
+    return name
+
+
+def _literal(name: bytes) -> bytes:
+    """`name` as a pattern: a backslash escapes only where the pattern has a wildcard."""
+    return _escaped(name) if any(char in name for char in (b"*", b"?", b"[")) else name

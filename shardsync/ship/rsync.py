@@ -1,0 +1,297 @@
+"""One run of rsync: started, handed its list, listened to, ended, judged. An adapter.
+
+It owns the process from start to end and never decides what to ship. A started
+run that waits for its list is what makes a warm start (ship.transport).
+Memory is bounded whatever the Node says; time is bounded by the caller's
+deadline and by silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+from collections.abc import Callable, Sequence
+
+from shardsync.clock import Clock
+from shardsync.config.settings import Target
+from shardsync.escape import printable_text
+from shardsync.ship.command import TIMEOUT_SECONDS, Purpose, RsyncCommand, list_bytes
+from shardsync.ship.messages import Failure, MessageReader, OutLine, out_line
+from shardsync.ship.outcome import Outcome, RunResult, Trouble, judge
+from shardsync.ship.process import Child, start_child
+
+_LINE_BYTES = 40_000
+"""A name of 4,096 bytes, each printed as `\\#ooo`, and the rest of the line."""
+_PATH_BYTES = select.PIPE_BUF - 3
+"""With `/` in front, `/` and NUL behind, it is still written whole; PATH_MAX is the same."""
+_CHATTER_BYTES = 16 * 1024**2
+"""What a Node may say beside its report before we end it."""
+_SILENCE_SECONDS = 2.0 * TIMEOUT_SECONDS
+"""Neither output nor I/O for that long: stuck, and rsync's own timeout did not notice."""
+_LOOK_SECONDS = 1.0
+
+
+class RsyncRun:
+    """One process. `start()`, then `finish()` once or `discard()`.
+
+    `on_line` gets each line of rsync's report as it comes (figures, progress, differences).
+    """
+
+    def __init__(
+        self,
+        *,
+        command: RsyncCommand,
+        purpose: Purpose,
+        target: Target,
+        source_fd: int,
+        clock: Clock,
+        on_line: Callable[[OutLine], None] | None = None,
+    ) -> None:
+        self._command = command
+        self._purpose = purpose
+        self._source_fd = source_fd
+        self._clock = clock
+        self._on_line = on_line
+        self._reader = MessageReader(source_fd=source_fd, target=target)
+        self._out = LineSplitter(take=self._take_out, max_bytes=_LINE_BYTES)
+        self._error = LineSplitter(take=self._take_error, max_bytes=_LINE_BYTES)
+        self._child: Child | None = None
+        self._chatter_bytes = 0
+        self._paused = False
+        self._cut_off = ""
+        self._sent = 0
+        self._deleted = 0
+        self.started_at = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process was started and still lives."""
+        return self._child is not None and self._child.is_running
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, None before the start."""
+        return None if self._child is None else self._child.pid
+
+    def start(self) -> None:
+        """Start rsync; it connects and then waits for its list. Raises OSError."""
+        self.started_at = self._clock.monotonic()
+        self._child = start_child(
+            self._command,
+            pass_fds=(self._source_fd,),
+            on_stdout=self._out.feed,
+            on_stderr=self._error.feed,
+        )
+
+    def pause(self) -> None:
+        """Let rsync wait with its report, because nobody takes it in at the moment."""
+        if self._child is not None:
+            self._paused = True
+            self._child.pause()
+
+    def resume(self) -> None:
+        """Take in its report again."""
+        if self._child is not None:
+            self._paused = False
+            self._child.resume()
+
+    async def finish(
+        self,
+        *,
+        paths: Sequence[bytes],
+        gone: Sequence[bytes] = (),
+        entries: Sequence[bytes] | None = None,
+        deadline_seconds: float,
+        warm: bool = False,
+    ) -> RunResult:
+        """Hand over the list, wait for the end and judge it.
+
+        `entries` replaces the list made from `paths` and `gone` (filters). `deadline_seconds`
+        bounds the whole call. Raises RuntimeError before `start()`.
+        """
+        child = self._started()
+        began = self._clock.monotonic()
+        # All of it is made before the first byte is written: a list is never cut short.
+        paths, too_long = without_long(paths)
+        gone, too_long_gone = without_long(gone)
+        self._reader.messages.failed.update(too_long)
+        self._reader.messages.failed.update(too_long_gone)
+        if entries is None:
+            entries = tuple(list_bytes([*paths, *gone], purpose=self._purpose))
+        paths, gone = [*paths, *too_long], [*gone, *too_long_gone]
+        writing = asyncio.ensure_future(child.write_list(entries))
+        try:
+            exit_code = await self._watched(child, began + deadline_seconds)
+        finally:
+            await self._settle(child, writing)
+        self._out.end()
+        self._error.end()
+        seconds = self._clock.monotonic() - began
+        return self._result(exit_code, paths, gone, seconds=seconds, warm=warm)
+
+    async def discard(self) -> None:
+        """End it without a list: nothing was asked of it, nothing is done."""
+        if self._child is not None and self._child.is_running:
+            await self._child.end()
+
+    def _started(self) -> Child:
+        if self._child is None:
+            raise RuntimeError("rsync was not started")
+        return self._child
+
+    async def _settle(self, child: Child, writing: asyncio.Future[None]) -> None:
+        if not writing.done():
+            writing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writing
+        if child.is_running:
+            await child.end()
+
+    async def _watched(self, child: Child, deadline: float) -> int:
+        """The exit code; ended here at the deadline, after silence or too much noise."""
+        waiting = asyncio.ensure_future(child.wait())
+        last_mark, last_at = _progress(child), self._clock.monotonic()
+        try:
+            while True:
+                left = max(0.0, min(_LOOK_SECONDS, deadline - self._clock.monotonic()))
+                done, _ = await asyncio.wait({waiting}, timeout=left)
+                if done:
+                    return waiting.result()
+                now, mark = self._clock.monotonic(), _progress(child)
+                if mark != last_mark or self._paused:
+                    last_mark, last_at = mark, now
+                self._cut_off = self._cut_off or _excess(now, deadline, last_at)
+                if self._cut_off:
+                    return await child.end()
+        finally:
+            waiting.cancel()
+
+    def _take_out(self, line: bytes) -> None:
+        report = out_line(line)
+        if report is None:
+            self._take_error(line)
+            return
+        if report.operation == "del.":
+            self._deleted += 1
+        elif report.operation == "send":
+            self._sent += 1
+        if self._on_line is not None:
+            self._on_line(report)
+
+    def _take_error(self, line: bytes) -> None:
+        self._chatter_bytes += len(line) + 1
+        if self._chatter_bytes > _CHATTER_BYTES:
+            self._cut_off = "rsync said more than can be read"
+            if self._child is not None:
+                self._child.kill()
+            return
+        self._reader.read(line)
+
+    def _result(
+        self,
+        exit_code: int,
+        paths: Sequence[bytes],
+        gone: Sequence[bytes],
+        *,
+        seconds: float,
+        warm: bool,
+    ) -> RunResult:
+        messages = self._reader.messages
+        cut_off = self._cut_off
+        if self._out.was_cut or self._error.was_cut:
+            cut_off = cut_off or "rsync printed a line of no sensible length"
+        verdict = judge(
+            exit_code=exit_code,
+            messages=messages,
+            purpose=self._purpose,
+            paths=paths,
+            gone=gone,
+            cut_off=cut_off,
+        )
+        return RunResult(
+            exit_code=exit_code,
+            outcome=verdict.outcome,
+            trouble=verdict.trouble,
+            message=printable_text(verdict.message),
+            listed=len(paths) + len(gone),
+            sent=self._sent,
+            deleted=self._deleted,
+            bytes_sent=messages.bytes_sent,
+            failed=verdict.failed,
+            vanished=tuple(messages.vanished),
+            unattributed=tuple(messages.unattributed),
+            notes=tuple(messages.notes),
+            stopped_deletions=messages.stopped_deletions,
+            seconds=seconds,
+            warm=warm,
+        )
+
+
+class LineSplitter:
+    """Bytes in, lines out; a line longer than `max_bytes` is dropped and remembered as cut."""
+
+    def __init__(self, *, take: Callable[[bytes], None], max_bytes: int) -> None:
+        self._take = take
+        self._max_bytes = max_bytes
+        self._rest = b""
+        self.was_cut = False
+
+    def feed(self, piece: bytes) -> None:
+        """Take in what came; hand on each line that is complete."""
+        lines = (self._rest + piece).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > self._max_bytes:
+            self._rest, self.was_cut = b"", True
+        for line in lines:
+            self._take(line)
+
+    def end(self) -> None:
+        """Hand on a last line that had no end."""
+        if self._rest:
+            self._take(self._rest)
+            self._rest = b""
+
+
+def without_long(paths: Sequence[bytes]) -> tuple[Sequence[bytes], dict[bytes, Failure]]:
+    """(`paths` that rsync can take, the others with the reason)."""
+    if all(len(path) <= _PATH_BYTES for path in paths):
+        return paths, {}
+    failure = Failure(reason=f"path is longer than the {_PATH_BYTES} bytes that rsync takes")
+    return (
+        [path for path in paths if len(path) <= _PATH_BYTES],
+        {path: failure for path in paths if len(path) > _PATH_BYTES},
+    )
+
+
+def io_bytes(pid: int) -> int:
+    """Bytes that the process has read and written so far, 0 where that cannot be told."""
+    try:
+        with open(f"/proc/{pid}/io", "rb", buffering=0) as file:
+            lines = file.read(400).splitlines()
+        return sum(int(line.split()[1]) for line in lines[:2])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def not_started(message: str, *, trouble: Trouble, listed: int) -> RunResult:
+    """The result of a run that could not even be started."""
+    return RunResult(
+        exit_code=None,
+        outcome=Outcome.NOTHING,
+        trouble=trouble,
+        message=message,
+        listed=listed,
+    )
+
+
+def _progress(child: Child) -> tuple[int, int]:
+    return (child.activity, io_bytes(child.pid) // 1024)
+
+
+def _excess(now: float, deadline: float, last_progress_at: float) -> str:
+    if now >= deadline:
+        return "rsync ran beyond its deadline and was ended"
+    if now - last_progress_at > _SILENCE_SECONDS:
+        return f"rsync made no progress for {_SILENCE_SECONDS:.0f} s and was ended"
+    return ""

@@ -1,0 +1,544 @@
+"""All that the sync process asks of one Node: ship, compare, list, probe. An adapter.
+
+One effect at a time: runs that write wait for each other, as overlapping ones
+spoil directory mtimes for good. Comparisons write nothing and may run beside.
+Paths are relative to what the Node takes: the Tree's root or its `subtree`.
+It never decides what to ship, and retries only what a warm start explains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import pwd
+import secrets
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from shardsync.clock import Clock
+from shardsync.config.settings import NodeSettings
+from shardsync.ship.command import (
+    Capabilities,
+    Purpose,
+    RunAs,
+    deletion_filters,
+    rsync_command,
+)
+from shardsync.ship.messages import OutLine
+from shardsync.ship.outcome import Outcome, RunResult, Trouble
+from shardsync.ship.rsync import RsyncRun, not_started
+from shardsync.ship.warm import WarmRsync
+
+_QUEUE_LINES = 10_000
+_LISTED_NAMES = 10_000
+_WARM_TROUBLES = frozenset(
+    {Trouble.UNREACHABLE, Trouble.PROTOCOL, Trouble.SSH, Trouble.KILLED, Trouble.TIMEOUT}
+)
+"""What a connection that died while it waited looks like: worth one cold try at once."""
+
+
+class Source(Protocol):
+    """Where the files are: `ship.root.RootGuard`."""
+
+    def open_below(self, path: bytes) -> int:
+        """A new descriptor of the directory `path` (b"": the root), the caller's to close.
+
+        Never through a symlink. Raises OSError.
+        """
+        ...
+
+
+class What(enum.StrEnum):
+    """How a Node differs from the tree at one path."""
+
+    NEW = "missing on the node"
+    CHANGED = "content differs"
+    ATTRIBUTES = "attributes differ"
+    EXTRANEOUS = "not in the tree"
+    UNREADABLE = "cannot be compared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One path that differs. `is_directory`: as the side that has it says."""
+
+    path: bytes
+    what: What
+    is_directory: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The names at the top of a Node's target: none if it is empty, or not there yet.
+
+    `result` tells whether `names` can be believed; `is_cut`: there are more.
+    """
+
+    names: tuple[bytes, ...]
+    is_cut: bool
+    result: RunResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a Node answered: its abilities, or `result` with the trouble."""
+
+    capabilities: Capabilities
+    result: RunResult
+
+
+class NodeTransport:
+    """rsync to one Node.
+
+    `filters`: its excludes as rsync arguments. `max_delete`: the brake of runs that are not
+    given one of their own. `environment`: ours.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: NodeSettings,
+        source: Source,
+        clock: Clock,
+        environment: Mapping[str, str],
+        filters: tuple[str, ...] = (),
+        capabilities: Capabilities | None = None,
+        max_delete: int = 10_000,
+        program: str = "rsync",
+    ) -> None:
+        self._node = node
+        self._source = source
+        self._clock = clock
+        self._environment = environment
+        self._filters = filters
+        self._max_delete = max_delete
+        self._program = program
+        self._writing = asyncio.Lock()
+        self._is_paused = False
+        self.capabilities = Capabilities() if capabilities is None else capabilities
+        """What the Node can do, as known by now: `ship` learns from refusals. Worth storing."""
+        self._warm = WarmRsync(begin=self._begin_warm, open_source=self._open_source, clock=clock)
+
+    @property
+    def warm_seconds(self) -> float | None:
+        """For how long a warm rsync has been waiting, None where none is."""
+        return self._warm.age_seconds
+
+    def warm_up(self) -> None:
+        """Have an rsync wait for the next Batch; renews one that grows old. Idempotent.
+
+        Call it when the Node follows, and every few seconds. Trouble shows at the next `ship`.
+        """
+        if self._is_paused or self._writing.locked():
+            return
+        try:
+            self._warm.start()
+        except OSError:
+            return
+
+    async def ship(
+        self,
+        paths: Sequence[bytes],
+        *,
+        purpose: Purpose = Purpose.BATCH,
+        gone: Sequence[bytes] = (),
+        deadline_seconds: float,
+        max_delete: int | None = None,
+        on_line: Callable[[OutLine], None] | None = None,
+    ) -> RunResult:
+        """Make `paths` on the Node what they are here, and delete `gone` there.
+
+        `gone`: seen missing through the pinned root, the shallowest only. With `max_delete`
+        given, the run starts cold, with that brake. A list may be shipped twice.
+
+        Crash safety: whatever ends this early, each entry of the list is done or not done.
+        """
+        async with self._writing:
+            deadline = self._clock.monotonic() + deadline_seconds
+            while True:
+                left = max(1.0, deadline - self._clock.monotonic())
+                if gone and not self.capabilities.delete_missing_args and self._node.delete:
+                    result = await self._ship_filtered(paths, purpose, gone, left, max_delete)
+                else:
+                    result = await self._ship_flat(paths, purpose, gone, left, max_delete, on_line)
+                learned = _learned(self.capabilities, result)
+                if learned == self.capabilities:
+                    break
+                self.capabilities = learned
+        if result.outcome is not Outcome.NOTHING:
+            self.warm_up()
+        return result
+
+    async def ship_beside(
+        self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
+    ) -> RunResult:
+        """Ship big files beside Batches: their directories' mtimes are left to the next Batch."""
+        return await self._run(
+            purpose, paths, deadline_seconds=deadline_seconds, omit_directory_times=True
+        )
+
+    def compare(
+        self,
+        paths: Sequence[bytes],
+        *,
+        purpose: Purpose = Purpose.COMPARE,
+        deadline_seconds: float,
+    ) -> Comparison:
+        """Look at what differs on the Node; changes nothing. Use it with `async with`."""
+        return Comparison(
+            begin=lambda on_line: self._begin(purpose, on_line=on_line),
+            paths=paths,
+            deadline_seconds=deadline_seconds,
+        )
+
+    async def list_root(self, *, deadline_seconds: float = 120.0) -> Listing:
+        """The names at the top of the Node's target, excluded ones too; changes nothing."""
+        names: list[bytes] = []
+
+        def take(line: OutLine) -> None:
+            if line.operation == "del." and len(names) <= _LISTED_NAMES:
+                names.append(line.path)
+
+        empty = _empty_directory()
+        try:
+            run = self._begin_on(empty, purpose=Purpose.COMPARE_LISTING, filters=(), on_line=take)
+        except OSError as error:
+            return Listing(names=(), is_cut=False, result=_source_lost(error, listed=1))
+        finally:
+            os.close(empty)
+        result = await run.finish(paths=(b"",), deadline_seconds=deadline_seconds)
+        return Listing(
+            names=tuple(names[:_LISTED_NAMES]),
+            is_cut=len(names) > _LISTED_NAMES,
+            result=result,
+        )
+
+    async def probe(self, *, deadline_seconds: float = 60.0) -> Probe:
+        """Reach the Node and find out what its rsync can do; changes nothing (dry run).
+
+        A receiver that dies of missing arguments does so in a dry run as well.
+        """
+        await self._warm.close()
+        self.capabilities = Capabilities()
+        while True:
+            result = await self._run(
+                Purpose.ATTRIBUTES,
+                (),
+                gone=(b".shardsync-probe-" + secrets.token_hex(8).encode(),),
+                deadline_seconds=deadline_seconds,
+                dry_run=True,
+            )
+            learned = _learned(self.capabilities, result)
+            if learned == self.capabilities:
+                return Probe(capabilities=learned, result=result)
+            self.capabilities = learned
+
+    async def pause(self) -> None:
+        """Let go of the warm rsync, and with it of the root and the connection."""
+        self._is_paused = True
+        await self._warm.close()
+
+    def resume(self) -> None:
+        """Allow warm starts again."""
+        self._is_paused = False
+
+    async def close(self) -> None:
+        """As `pause`, for good; runs under way are left to their callers."""
+        await self.pause()
+
+    async def _ship_flat(
+        self,
+        paths: Sequence[bytes],
+        purpose: Purpose,
+        gone: Sequence[bytes],
+        deadline_seconds: float,
+        max_delete: int | None,
+        on_line: Callable[[OutLine], None] | None,
+    ) -> RunResult:
+        warm = None
+        if purpose is Purpose.BATCH and max_delete is None and on_line is None:
+            try:
+                warm = self._warm.take()
+            except OSError as error:
+                return _source_lost(error, listed=len(paths) + len(gone))
+        if warm is not None:
+            result = await warm.finish(
+                paths=paths, gone=gone, deadline_seconds=deadline_seconds, warm=True
+            )
+            deadline_seconds -= result.seconds
+            if result.trouble not in _WARM_TROUBLES or deadline_seconds <= 0:
+                return result
+        return await self._run(
+            purpose,
+            paths,
+            gone=gone,
+            deadline_seconds=deadline_seconds,
+            max_delete=max_delete,
+            on_line=on_line,
+        )
+
+    async def _ship_filtered(
+        self,
+        paths: Sequence[bytes],
+        purpose: Purpose,
+        gone: Sequence[bytes],
+        deadline_seconds: float,
+        max_delete: int | None,
+    ) -> RunResult:
+        """Deletions by filters first, then the rest; directories that lost something last."""
+        deleted = await self._run(
+            Purpose.DELETE_FILTERED,
+            (),
+            gone=gone,
+            entries=tuple(deletion_filters(gone)),
+            deadline_seconds=deadline_seconds,
+            max_delete=max_delete,
+        )
+        if deleted.outcome is Outcome.NOTHING:
+            return deleted
+        known = frozenset(paths)
+        parents = {path.rpartition(b"/")[0] for path in gone} - known - {b""}
+        sent = await self._run(
+            purpose,
+            [*paths, *sorted(parents)],
+            deadline_seconds=max(1.0, deadline_seconds - deleted.seconds),
+        )
+        return _joined(deleted, sent)
+
+    async def _run(
+        self,
+        purpose: Purpose,
+        paths: Sequence[bytes],
+        *,
+        gone: Sequence[bytes] = (),
+        entries: Sequence[bytes] | None = None,
+        deadline_seconds: float,
+        max_delete: int | None = None,
+        on_line: Callable[[OutLine], None] | None = None,
+        omit_directory_times: bool = False,
+        dry_run: bool = False,
+    ) -> RunResult:
+        try:
+            run = self._begin(
+                purpose,
+                max_delete=max_delete,
+                on_line=on_line,
+                omit_directory_times=omit_directory_times,
+                dry_run=dry_run,
+            )
+        except OSError as error:
+            return _source_lost(error, listed=len(paths) + len(gone))
+        return await run.finish(
+            paths=paths, gone=gone, entries=entries, deadline_seconds=deadline_seconds
+        )
+
+    def _open_source(self) -> int:
+        return self._source.open_below(os.fsencode(self._node.subtree))
+
+    def _begin_warm(self, source: int) -> RsyncRun:
+        return self._begin_on(source, purpose=Purpose.BATCH, filters=self._filters)
+
+    def _begin(
+        self,
+        purpose: Purpose,
+        *,
+        max_delete: int | None = None,
+        on_line: Callable[[OutLine], None] | None = None,
+        omit_directory_times: bool = False,
+        dry_run: bool = False,
+    ) -> RsyncRun:
+        source = self._open_source()
+        try:
+            return self._begin_on(
+                source,
+                purpose=purpose,
+                filters=self._filters,
+                max_delete=max_delete,
+                on_line=on_line,
+                omit_directory_times=omit_directory_times,
+                dry_run=dry_run,
+            )
+        finally:
+            # rsync has a copy of its own under the same number.
+            os.close(source)
+
+    def _begin_on(
+        self,
+        source: int,
+        *,
+        purpose: Purpose,
+        filters: tuple[str, ...],
+        max_delete: int | None = None,
+        on_line: Callable[[OutLine], None] | None = None,
+        omit_directory_times: bool = False,
+        dry_run: bool = False,
+    ) -> RsyncRun:
+        command = rsync_command(
+            node=self._node,
+            purpose=purpose,
+            source_fd=source,
+            environment=self._environment,
+            filters=filters,
+            max_delete=self._max_delete if max_delete is None else max_delete,
+            capabilities=self.capabilities,
+            omit_directory_times=omit_directory_times,
+            dry_run=dry_run,
+            run_as=find_user(self._node.run_as) if self._node.run_as else None,
+            program=self._program,
+        )
+        run = RsyncRun(
+            command=command,
+            purpose=purpose,
+            target=self._node.target,
+            source_fd=source,
+            clock=self._clock,
+            on_line=on_line,
+        )
+        run.start()
+        return run
+
+
+class Comparison:
+    """Differences of one Node, streamed: `async with`, then `async for`; then `result`.
+
+    Memory is bounded: rsync waits while its report is not taken in.
+    """
+
+    def __init__(
+        self,
+        *,
+        begin: Callable[[Callable[[OutLine], None]], RsyncRun],
+        paths: Sequence[bytes],
+        deadline_seconds: float,
+    ) -> None:
+        self._begin = begin
+        self._paths = paths
+        self._deadline_seconds = deadline_seconds
+        self._found: deque[Difference] = deque()
+        self._news = asyncio.Event()
+        self._run: RsyncRun | None = None
+        self._task: asyncio.Task[RunResult] | None = None
+        self._result: RunResult | None = None
+
+    @property
+    def result(self) -> RunResult:
+        """How it ended, once all differences were taken. Raises RuntimeError before."""
+        if self._result is None:
+            raise RuntimeError("the comparison is not done")
+        return self._result
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._run = self._begin(self._take)
+        except OSError as error:
+            self._result = _source_lost(error, listed=len(self._paths))
+            return self
+        self._task = asyncio.get_running_loop().create_task(
+            self._run.finish(paths=self._paths, deadline_seconds=self._deadline_seconds)
+        )
+        self._task.add_done_callback(lambda _: self._news.set())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def __aiter__(self) -> AsyncIterator[Difference]:
+        while True:
+            while self._found:
+                yield self._found.popleft()
+            if self._run is not None:
+                self._run.resume()
+            if self._task is None:
+                return
+            if self._task.done():
+                break
+            self._news.clear()
+            await self._news.wait()
+        while self._found:
+            yield self._found.popleft()
+        self._result = self._task.result()
+        for path in self._result.failed:
+            yield Difference(path=path, what=What.UNREADABLE)
+
+    def _take(self, line: OutLine) -> None:
+        if line.path or line.operation == "del.":
+            self._found.append(
+                Difference(path=line.path, what=_what(line), is_directory=line.is_directory)
+            )
+            if len(self._found) >= _QUEUE_LINES and self._run is not None:
+                self._run.pause()
+            self._news.set()
+
+
+def find_user(name: str) -> RunAs:
+    """The user that a Node's `run_as` names. Raises OSError where there is none."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError as error:
+        raise FileNotFoundError(f"run_as: no user is named {name}") from error
+    return RunAs(
+        uid=entry.pw_uid,
+        gid=entry.pw_gid,
+        groups=tuple(os.getgrouplist(name, entry.pw_gid)),
+        home=entry.pw_dir,
+    )
+
+
+def _what(line: OutLine) -> What:
+    if line.operation == "del.":
+        return What.EXTRANEOUS
+    if "+" in line.item:
+        return What.NEW
+    return What.ATTRIBUTES if line.item.startswith(".") else What.CHANGED
+
+
+def _learned(able: Capabilities, result: RunResult) -> Capabilities:
+    """What a refusal teaches; each ability is lost once, so whoever repeats comes to an end."""
+    said = " ".join([result.message, *result.unattributed])
+    if result.trouble is Trouble.MISSING_ARGS:
+        return replace(able, delete_missing_args=False)
+    if result.outcome is Outcome.NOTHING and "modify-window" in said:
+        return replace(able, modify_window=False)
+    return able
+
+
+def _joined(first: RunResult, second: RunResult) -> RunResult:
+    """Two runs as one: the worse outcome, all failures, added figures."""
+    worse = second if second.outcome is not Outcome.SHIPPED else first
+    return replace(
+        worse,
+        listed=first.listed + second.listed,
+        sent=first.sent + second.sent,
+        deleted=first.deleted + second.deleted,
+        bytes_sent=first.bytes_sent + second.bytes_sent,
+        failed={**first.failed, **second.failed},
+        vanished=(*first.vanished, *second.vanished),
+        notes=(*first.notes, *second.notes),
+        stopped_deletions=first.stopped_deletions or second.stopped_deletions,
+        seconds=first.seconds + second.seconds,
+    )
+
+
+def _source_lost(error: OSError, *, listed: int) -> RunResult:
+    return not_started(f"cannot start: {error}", trouble=Trouble.SOURCE, listed=listed)
+
+
+def _empty_directory() -> int:
+    """A descriptor of a directory that is empty and, being removed already, stays so."""
+    path = tempfile.mkdtemp(prefix="shardsync-")
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.rmdir(path)
