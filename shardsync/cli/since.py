@@ -1,0 +1,90 @@
+"""`--since T`: a duration, a local time or a Position, made into a place in every Journal."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from shardsync.clock import Clock, rfc3339
+from shardsync.errors import SinceTooOld, UsageError
+from shardsync.escape import printable_text
+from shardsync.journal.plan import Origin, PlannedShard
+from shardsync.journal.reader import JournalReader
+from shardsync.layout import StateDirectory
+from shardsync.model import Position
+from shardsync.units import duration_seconds, local_time_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """A moment, and for a Position its Shard's own place. `at_us`: Unix microseconds."""
+
+    at_us: int
+    position: Position | None = None
+
+
+def parse_since(text: str, *, clock: Clock, state: StateDirectory) -> Since:
+    """What T means now. Raises UsageError, SinceTooOld (a Position that was pruned)."""
+    position = Position.parse(text)
+    if position is not None:
+        return Since(at_us=_observed(position, state), position=position)
+    with contextlib.suppress(ValueError):
+        return Since(at_us=clock.wall_us() - int(duration_seconds(text) * 1_000_000))
+    try:
+        return Since(at_us=local_time_us(text))
+    except ValueError as error:
+        raise UsageError(
+            f"--since {printable_text(text)}: neither a duration, nor a time, nor a position",
+            hint='write "2h", "2026-11-23T08:00" (local time) or "main-00:1700000000000000"',
+        ) from error
+
+
+def positions_since(
+    since: Since, shards: tuple[PlannedShard, ...], state: StateDirectory
+) -> dict[str, int]:
+    """Shard -> the Position after which everything since T lies. Raises StateUnusable."""
+    found = {}
+    for shard in shards:
+        if since.position is not None and since.position.shard == shard.id:
+            found[str(shard.id)] = since.position.number - 1
+            continue
+        with contextlib.closing(JournalReader(state.journal(shard.id))) as reader:
+            found[str(shard.id)] = reader.position_before(since.at_us)
+    return found
+
+
+def refuse_too_old(since: Since, shards: tuple[PlannedShard, ...], state: StateDirectory) -> None:
+    """Raise SinceTooOld where a Journal may have lost Changes observed since T."""
+    starts = []
+    for shard in shards:
+        with contextlib.closing(JournalReader(state.journal(shard.id))) as reader:
+            starts.append((shard.made_by is Origin.REPLAN, reader.created_at()))
+            pruned_until = reader.progress().pruned_until_us
+        if since.at_us <= pruned_until:
+            raise SinceTooOld(
+                f"{shard.id}: the journal was pruned up to {rfc3339(pruned_until)},"
+                f" asked for was {rfc3339(since.at_us)}"
+            )
+    # A re-plan's Journal goes on where others end; the Tree is covered from the first of all.
+    if starts and since.at_us < min(made_at for _, made_at in starts):
+        made_at = min(made_at for _, made_at in starts)
+        raise SinceTooOld(
+            f"the journal begins at {rfc3339(made_at)}, asked for was {rfc3339(since.at_us)}"
+        )
+
+
+def _observed(position: Position, state: StateDirectory) -> int:
+    path = state.journal(position.shard)
+    if not path.exists():
+        raise UsageError(f"--since {position}: no such shard", hint="see `shardsync status`")
+    with contextlib.closing(JournalReader(path)) as reader:
+        changes = reader.read(after=position.number - 1, limit=1)
+        progress = reader.progress()
+    if position.number <= progress.pruned_to:
+        raise SinceTooOld(f"--since {position}: the journal was pruned up to {progress.pruned_to}")
+    if not changes:
+        raise UsageError(
+            f"--since {position}: the journal ends at {progress.last_position}",
+            hint="see `shardsync journal`",
+        )
+    return changes[0].observed_at

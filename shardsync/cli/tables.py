@@ -1,0 +1,141 @@
+"""A Status for people: tables on a terminal, one line a thing elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shardsync.clock import rfc3339
+from shardsync.escape import printable_text
+from shardsync.model import NodeState, ShardState, TreeState
+from shardsync.observe.status import NodeStatus, ShardStatus, Status
+from shardsync.units import human_bytes, human_duration
+
+_GOOD = frozenset({TreeState.OK.value, ShardState.FOLLOWING.value, NodeState.FOLLOWING.value})
+_BUSY = frozenset(
+    {
+        ShardState.STARTING.value,
+        ShardState.SCANNING.value,
+        NodeState.BOOTSTRAPPING.value,
+        NodeState.PAUSED.value,
+    }
+)
+
+
+def tables(status: Status, now_us: int) -> RenderableType:
+    """The whole status as rich tables."""
+    shards = _table("shard", "state", "pid", "directories", "journal", "watermark", "note")
+    for shard in status.shards:
+        shards.add_row(
+            Text(shard.id),
+            _state(shard.state.value),
+            Text(str(shard.pid or "-")),
+            Text(_directories(shard)),
+            Text("-" if shard.journal_bytes is None else human_bytes(shard.journal_bytes)),
+            Text(_ago(shard.watermark_us, now_us)),
+            Text(_note(shard)),
+        )
+    nodes = _table("node", "state", "lag", "changes", "retry", "last success", "note")
+    several = len(status.trees) > 1
+    for node in status.nodes:
+        nodes.add_row(
+            Text(f"{node.tree}/{node.name}" if several else node.name),
+            _state(_node_state(node)),
+            Text("-" if node.lag_seconds is None else human_duration(node.lag_seconds)),
+            Text(_number(node.lag_changes)),
+            Text(_number(node.retry_paths)),
+            Text(_ago(node.last_success_us, now_us)),
+            Text(_node_note(node)),
+        )
+    heads = [
+        Text.assemble("tree ", (tree.name, "bold"), f" {tree.root or ''} ", _state(tree.state))
+        + Text(f"  {printable_text(tree.halted)}" if tree.halted else "")
+        for tree in status.trees
+    ]
+    return Group(*heads, shards, nodes)
+
+
+def lines(status: Status) -> Iterable[str]:
+    """The whole status as plain lines, a word first that tells what each is of."""
+    for tree in status.trees:
+        words = [f"tree {tree.name} {tree.state}", tree.root or "", tree.halted]
+        yield printable_text(" ".join(word for word in words if word))
+    for shard in status.shards:
+        yield printable_text(
+            f"shard {shard.id} {shard.state} program={shard.program} pid={shard.pid or '-'}"
+            f" directories={_directories(shard)} position={_number(shard.position)}"
+            f" watermark={rfc3339(shard.watermark_us) or '-'} {_note(shard)}".rstrip()
+        )
+    for node in status.nodes:
+        lag = "-" if node.lag_seconds is None else human_duration(node.lag_seconds)
+        yield printable_text(
+            f"node {node.tree}/{node.name} {_node_state(node)} lag={lag}"
+            f" changes={_number(node.lag_changes)} retry={_number(node.retry_paths)}"
+            f" last_success={rfc3339(node.last_success_us) or '-'} {_node_note(node)}".rstrip()
+        )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        numeric = name in {"pid", "directories", "journal", "lag", "changes", "retry"}
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    return table
+
+
+def _state(state: str) -> Text:
+    word = state.partition(" ")[0]
+    style = "green" if word in _GOOD else "yellow" if word in _BUSY else "red"
+    return Text(state, style=style)
+
+
+def _node_state(node: NodeStatus) -> str:
+    if node.state is NodeState.BOOTSTRAPPING and node.progress:
+        return f"{node.state} {node.progress:.0%}"
+    return node.state.value
+
+
+def _directories(shard: ShardStatus) -> str:
+    return _number(shard.directories)
+
+
+def _note(shard: ShardStatus) -> str:
+    notes = []
+    if shard.scan_ratio < 1 and shard.state is ShardState.SCANNING:
+        notes.append(f"scan {shard.scan_ratio:.0%} ({shard.scan_done:,} directories)")
+    if shard.polled_directories:
+        notes.append(f"{shard.polled_directories:,} directories polled")
+    if shard.overflows:
+        notes.append(f"{shard.overflows} overflows")
+    if shard.last_error:
+        notes.append(printable_text(shard.last_error))
+    return "; ".join(notes)
+
+
+def _node_note(node: NodeStatus) -> str:
+    notes = []
+    if node.paused_until_us is not None and node.state is NodeState.PAUSED:
+        notes.append(f"paused until {rfc3339(node.paused_until_us)}")
+    if node.foreign_paths:
+        notes.append(
+            f"{node.foreign_paths:,} foreign paths kept: `shardsync resume {node.name} --adopt`"
+            " lets them be deleted"
+        )
+    if node.last_error and node.state is not NodeState.FOLLOWING:
+        notes.append(printable_text(node.last_error))
+    elif node.retry_paths:
+        notes.append(f"{node.retry_paths:,} paths fail: {printable_text(node.last_error)}")
+    return "; ".join(notes)
+
+
+def _number(number: int | None) -> str:
+    return "-" if number is None else f"{number}"
+
+
+def _ago(moment_us: int | None, now_us: int) -> str:
+    if moment_us is None:
+        return "-"
+    return f"{human_duration(max(0.0, (now_us - moment_us) / 1_000_000))} ago"
