@@ -28,7 +28,9 @@ Entry = tuple[int, str, Change]
 """(observed_at, Shard, Change): sorts as it happened."""
 
 
-@click.command(epilog=examples("shardsync journal --since 10m", "shardsync journal --follow --json"))
+@click.command(
+    epilog=examples("shardsync journal --since 10m", "shardsync journal --follow --json")
+)
 @config_option
 @tree_option
 @click.option(

@@ -1,4 +1,4 @@
-"""How commands speak: results on standard output, all else on standard error, all of it escaped."""
+"""How commands speak: results on standard output, the rest on standard error, all escaped."""
 
 from __future__ import annotations
 

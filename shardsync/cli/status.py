@@ -15,7 +15,11 @@ from shardsync.errors import SettingsError
 from shardsync.observe.status import Status, status_document
 
 
-@click.command(epilog=examples("shardsync status", "shardsync status --json | jq '.nodes[] | select(.lag_seconds > 60)'"))
+@click.command(
+    epilog=examples(
+        "shardsync status", "shardsync status --json | jq '.nodes[] | select(.lag_seconds > 60)'"
+    )
+)
 @config_option
 @tree_option
 @node_option
