@@ -258,7 +258,8 @@ def _set(body: bytes, start: int) -> tuple[frozenset[int], int]:
     if _SLASH in body[start:at]:
         # rsync counts it as a slash between two names, whatever stands around it.
         raise Malformed("a / stands between [ and ], which never match one")
-    return ((_ALL_BYTES - takes) if negated else takes) & _ANY_BUT_SLASH, at + 1
+    chosen = _ALL_BYTES - takes if negated else frozenset(takes)
+    return chosen & _ANY_BUT_SLASH, at + 1
 
 
 def _set_item(body: bytes, at: int, previous: int) -> tuple[frozenset[int], int, int]:
