@@ -63,6 +63,10 @@ class Purpose(enum.Enum):
     """Dry run: what differs at and below each path, and what is there beside the tree."""
     COMPARE_CHECKSUM = "compare_checksum"
     """As COMPARE, compared by content."""
+    COMPARE_FLAT = "compare_flat"
+    """Dry run: which of these very paths differ."""
+    COMPARE_FLAT_CHECKSUM = "compare_flat_checksum"
+    """As COMPARE_FLAT, compared by content."""
     COMPARE_LISTING = "compare_listing"
     """Dry run: what is there beside the tree directly in each directory."""
     DELETE_FILTERED = "delete_filtered"
@@ -70,7 +74,15 @@ class Purpose(enum.Enum):
 
 
 FLAT = frozenset({Purpose.BATCH, Purpose.ATTRIBUTES, Purpose.CHECKSUM})
-DRY = frozenset({Purpose.COMPARE, Purpose.COMPARE_CHECKSUM, Purpose.COMPARE_LISTING})
+DRY = frozenset(
+    {
+        Purpose.COMPARE,
+        Purpose.COMPARE_CHECKSUM,
+        Purpose.COMPARE_FLAT,
+        Purpose.COMPARE_FLAT_CHECKSUM,
+        Purpose.COMPARE_LISTING,
+    }
+)
 
 _COMPARED = {
     Purpose.BATCH: ("-I", "--modify-window=-1"),
@@ -80,6 +92,8 @@ _COMPARED = {
     Purpose.TREE_CHECKSUM: ("-r", "--checksum", "--modify-window=-1"),
     Purpose.COMPARE: ("-n", "-r", "--modify-window=-1"),
     Purpose.COMPARE_CHECKSUM: ("-n", "-r", "--checksum", "--modify-window=-1"),
+    Purpose.COMPARE_FLAT: ("-n", "--modify-window=-1"),
+    Purpose.COMPARE_FLAT_CHECKSUM: ("-n", "--checksum", "--modify-window=-1"),
     # Nothing is created nor updated with these two, so only what is foreign is told.
     Purpose.COMPARE_LISTING: ("-n", "--existing", "--ignore-existing"),
 }
@@ -90,7 +104,8 @@ class Capabilities:
     """What a Node's rsync can take; found out by a probe, the best is assumed before.
 
     `delete_missing_args`: False for 3.2.7 as Debian 12 has it, and 3.4.3 (they exit 2).
-    `modify_window`: False behind rrsync, which refuses `--modify-window=-1`.
+    `modify_window`: False behind rrsync, which refuses `--modify-window=-1` (and lets in one
+    run at a time: no warm starts then).
     """
 
     delete_missing_args: bool = True
@@ -245,6 +260,8 @@ def _deletion_flags(
     max_delete: int | None,
     able: Capabilities,
 ) -> tuple[str, ...]:
+    if purpose in {Purpose.COMPARE_FLAT, Purpose.COMPARE_FLAT_CHECKSUM}:
+        return ("--ignore-missing-args",)
     if purpose in DRY:
         return ("--delete", "--ignore-missing-args")
     if not node.delete:

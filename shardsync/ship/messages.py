@@ -61,6 +61,8 @@ _HARMLESS = (
     b"rsync warning: some files vanished",
     b"WARNING: parent dir is absent in the file list",
     b"skipping non-regular file ",
+    b"created directory ",
+    b"created 1 directory for ",
 )
 _TEMPORARY = re.compile(rb"\.(?P<stem>.*?)\.?[A-Za-z0-9]{6}", re.DOTALL)
 _STATISTICS = re.compile(

@@ -35,7 +35,7 @@ class Trouble(enum.Enum):
     """The receiver dies of --delete-missing-args: use the fallback."""
     AUTHENTICATION = "authentication"
     BUSY = "busy"
-    """The daemon has as many connections as it takes."""
+    """The daemon, or rrsync, has as many connections as it takes."""
     UNREACHABLE = "unreachable"
     DISK_FULL = "disk_full"
     DESTINATION = "destination"
@@ -164,7 +164,7 @@ def _trouble(exit_code: int | None, said: Iterable[str]) -> Trouble:
         return Trouble.MISSING_ARGS
     if "No space left" in text or "quota exceeded" in text:
         return Trouble.DISK_FULL
-    if "max connections" in text:
+    if "max connections" in text or "Another instance of rrsync" in text:
         return Trouble.BUSY
     return _TROUBLES.get(exit_code, Trouble.PROTOCOL)
 
@@ -201,7 +201,7 @@ class _Listed:
         above = next((folder for folder in _ancestors(path) if folder in self._known), None)
         if above is not None:
             return [above] if self._flat else [path]
-        if path in self._folders:
+        if path in self._folders or b"" in self._known:
             return [path, *self._below(path)] if failure.below else [path]
         return []
 

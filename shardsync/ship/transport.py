@@ -9,6 +9,7 @@ It never decides what to ship, and retries only what a warm start explains.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import os
 import pwd
@@ -29,7 +30,7 @@ from shardsync.ship.command import (
     deletion_filters,
     rsync_command,
 )
-from shardsync.ship.messages import OutLine
+from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.rsync import RsyncRun, not_started
 from shardsync.ship.warm import WarmRsync
@@ -76,10 +77,12 @@ class Difference:
 class Listing:
     """The names at the top of a Node's target: none if it is empty, or not there yet.
 
-    `result` tells whether `names` can be believed; `is_cut`: there are more.
+    `result` tells whether `names` can be believed; `is_cut`: there are more. `is_missing`:
+    rsync would have to make the folder (told for plain folders and ssh).
     """
 
     names: tuple[bytes, ...]
+    is_missing: bool
     is_cut: bool
     result: RunResult
 
@@ -134,7 +137,7 @@ class NodeTransport:
 
         Call it when the Node follows, and every few seconds. Trouble shows at the next `ship`.
         """
-        if self._is_paused or self._writing.locked():
+        if self._is_paused or self._writing.locked() or self._is_restricted:
             return
         try:
             self._warm.start()
@@ -178,9 +181,10 @@ class NodeTransport:
         self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
     ) -> RunResult:
         """Ship big files beside Batches: their directories' mtimes are left to the next Batch."""
-        return await self._run(
-            purpose, paths, deadline_seconds=deadline_seconds, omit_directory_times=True
-        )
+        async with self._turn():
+            return await self._run(
+                purpose, paths, deadline_seconds=deadline_seconds, omit_directory_times=True
+            )
 
     def compare(
         self,
@@ -191,6 +195,7 @@ class NodeTransport:
     ) -> Comparison:
         """Look at what differs on the Node; changes nothing. Use it with `async with`."""
         return Comparison(
+            turn=self._turn(),
             begin=lambda on_line: self._begin(purpose, on_line=on_line),
             paths=paths,
             deadline_seconds=deadline_seconds,
@@ -204,16 +209,23 @@ class NodeTransport:
             if line.operation == "del." and len(names) <= _LISTED_NAMES:
                 names.append(line.path)
 
-        empty = _empty_directory()
-        try:
-            run = self._begin_on(empty, purpose=Purpose.COMPARE_LISTING, filters=(), on_line=take)
-        except OSError as error:
-            return Listing(names=(), is_cut=False, result=_source_lost(error, listed=1))
-        finally:
-            os.close(empty)
-        result = await run.finish(paths=(b"",), deadline_seconds=deadline_seconds)
+        with tempfile.TemporaryDirectory(prefix="shardsync-") as empty:
+            async with self._turn():
+                result = await self._run_elsewhere(
+                    os.fsencode(empty),
+                    Purpose.COMPARE_LISTING,
+                    (b"",),
+                    # What is inside its folders is neither told nor looked at.
+                    filters=("--filter=P /*/*",),
+                    deadline_seconds=deadline_seconds,
+                    on_line=take,
+                )
+        names += (path for path in result.failed if path not in names[-1:])
+        if {failure.kind for failure in result.failed.values()} == {FailureKind.NOT_EMPTY}:
+            result = replace(result, outcome=Outcome.SHIPPED, failed={}, trouble=None, message="")
         return Listing(
-            names=tuple(names[:_LISTED_NAMES]),
+            names=tuple(sorted(names[:_LISTED_NAMES])),
+            is_missing=any(note.startswith("created directory ") for note in result.notes),
             is_cut=len(names) > _LISTED_NAMES,
             result=result,
         )
@@ -221,22 +233,26 @@ class NodeTransport:
     async def probe(self, *, deadline_seconds: float = 60.0) -> Probe:
         """Reach the Node and find out what its rsync can do; changes nothing (dry run).
 
-        A receiver that dies of missing arguments does so in a dry run as well.
+        A receiver that dies of missing arguments does so in a dry run as well, but only where
+        an existing path is listed beside the missing one.
         """
         await self._warm.close()
         self.capabilities = Capabilities()
-        while True:
-            result = await self._run(
-                Purpose.ATTRIBUTES,
-                (),
-                gone=(b".shardsync-probe-" + secrets.token_hex(8).encode(),),
-                deadline_seconds=deadline_seconds,
-                dry_run=True,
-            )
-            learned = _learned(self.capabilities, result)
-            if learned == self.capabilities:
-                return Probe(capabilities=learned, result=result)
-            self.capabilities = learned
+        with tempfile.TemporaryDirectory(prefix="shardsync-") as folder:
+            there = b".shardsync-probe-" + secrets.token_hex(8).encode()
+            os.mknod(os.path.join(os.fsencode(folder), there))
+            while True:
+                result = await self._run_elsewhere(
+                    os.fsencode(folder),
+                    Purpose.ATTRIBUTES,
+                    (there,),
+                    gone=(there + b"-not",),
+                    deadline_seconds=deadline_seconds,
+                )
+                learned = _learned(self.capabilities, result)
+                if learned == self.capabilities:
+                    return Probe(capabilities=learned, result=result)
+                self.capabilities = learned
 
     async def pause(self) -> None:
         """Let go of the warm rsync, and with it of the root and the connection."""
@@ -250,6 +266,14 @@ class NodeTransport:
     async def close(self) -> None:
         """As `pause`, for good; runs under way are left to their callers."""
         await self.pause()
+
+    @property
+    def _is_restricted(self) -> bool:
+        """Behind rrsync, which lets in one run at a time: nothing waits, all take turns."""
+        return not self.capabilities.modify_window
+
+    def _turn(self) -> contextlib.AbstractAsyncContextManager[object]:
+        return self._writing if self._is_restricted else contextlib.nullcontext()
 
     async def _ship_flat(
         self,
@@ -321,7 +345,6 @@ class NodeTransport:
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
         omit_directory_times: bool = False,
-        dry_run: bool = False,
     ) -> RunResult:
         try:
             run = self._begin(
@@ -329,13 +352,36 @@ class NodeTransport:
                 max_delete=max_delete,
                 on_line=on_line,
                 omit_directory_times=omit_directory_times,
-                dry_run=dry_run,
             )
         except OSError as error:
             return _source_lost(error, listed=len(paths) + len(gone))
         return await run.finish(
             paths=paths, gone=gone, entries=entries, deadline_seconds=deadline_seconds
         )
+
+    async def _run_elsewhere(
+        self,
+        folder: bytes,
+        purpose: Purpose,
+        paths: Sequence[bytes],
+        *,
+        gone: Sequence[bytes] = (),
+        filters: tuple[str, ...] = (),
+        deadline_seconds: float,
+        on_line: Callable[[OutLine], None] | None = None,
+    ) -> RunResult:
+        """A dry run that takes `folder` for the tree: to ask a Node something."""
+        try:
+            source = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                run = self._begin_on(
+                    source, purpose=purpose, filters=filters, on_line=on_line, dry_run=True
+                )
+            finally:
+                os.close(source)
+        except OSError as error:
+            return _source_lost(error, listed=len(paths) + len(gone))
+        return await run.finish(paths=paths, gone=gone, deadline_seconds=deadline_seconds)
 
     def _open_source(self) -> int:
         return self._source.open_below(os.fsencode(self._node.subtree))
@@ -350,7 +396,6 @@ class NodeTransport:
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
         omit_directory_times: bool = False,
-        dry_run: bool = False,
     ) -> RsyncRun:
         source = self._open_source()
         try:
@@ -361,7 +406,6 @@ class NodeTransport:
                 max_delete=max_delete,
                 on_line=on_line,
                 omit_directory_times=omit_directory_times,
-                dry_run=dry_run,
             )
         finally:
             # rsync has a copy of its own under the same number.
@@ -412,10 +456,12 @@ class Comparison:
     def __init__(
         self,
         *,
+        turn: contextlib.AbstractAsyncContextManager[object],
         begin: Callable[[Callable[[OutLine], None]], RsyncRun],
         paths: Sequence[bytes],
         deadline_seconds: float,
     ) -> None:
+        self._turn = turn
         self._begin = begin
         self._paths = paths
         self._deadline_seconds = deadline_seconds
@@ -433,6 +479,7 @@ class Comparison:
         return self._result
 
     async def __aenter__(self) -> Self:
+        await self._turn.__aenter__()
         try:
             self._run = self._begin(self._take)
         except OSError as error:
@@ -453,6 +500,7 @@ class Comparison:
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task})
+        await self._turn.__aexit__(None, None, None)
 
     async def __aiter__(self) -> AsyncIterator[Difference]:
         while True:
@@ -509,7 +557,8 @@ def _learned(able: Capabilities, result: RunResult) -> Capabilities:
     said = " ".join([result.message, *result.unattributed])
     if result.trouble is Trouble.MISSING_ARGS:
         return replace(able, delete_missing_args=False)
-    if result.outcome is Outcome.NOTHING and "modify-window" in said:
+    refused = "modify-window" in said or "rrsync error" in said
+    if result.outcome is Outcome.NOTHING and refused:
         return replace(able, modify_window=False)
     return able
 
@@ -533,12 +582,3 @@ def _joined(first: RunResult, second: RunResult) -> RunResult:
 
 def _source_lost(error: OSError, *, listed: int) -> RunResult:
     return not_started(f"cannot start: {error}", trouble=Trouble.SOURCE, listed=listed)
-
-
-def _empty_directory() -> int:
-    """A descriptor of a directory that is empty and, being removed already, stays so."""
-    path = tempfile.mkdtemp(prefix="shardsync-")
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    finally:
-        os.rmdir(path)

@@ -1,0 +1,59 @@
+"""Finds what killed rsyncs of ours left on a Node: `.NAME.XXXXXX`. Decides, never deletes.
+
+An rsync that dies of SIGKILL, or whose connection is cut, leaves its temporary
+file in a folder that a web server serves. Such a name is swept only if the tree
+has, or a listed path is, the NAME that it was made for, and the tree does not have
+the leftover itself: `.htaccess.backup` and `.eslintrc.config` have the same
+form. What is found is deleted by name, through the normal path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from shardsync.ship.look import Look, LookKind
+from shardsync.ship.messages import temporary_stem
+from shardsync.ship.transport import Difference, What
+
+PARTIAL_DIRECTORY = b".shardsync-partial"
+"""Never made by us (see ship.command); swept because a Node's `rsync_options` may name it."""
+
+_MADE = frozenset({LookKind.FILE})
+_ABSENT = frozenset({LookKind.MISSING})
+_RANDOM = re.compile(rb"(?=.*[A-Z])[A-Za-z0-9]{6}|(?=.*[0-9])[A-Za-z0-9]{6}")
+_LONG_STEM = 240
+"""From that length on rsync cuts NAME, and what is left proves nothing."""
+
+
+class Janitor:
+    """Judges what a comparison of one Node calls extraneous.
+
+    `look`: what a path holds in the tree, through the pinned root.
+    """
+
+    def __init__(self, *, look: Callable[[bytes], Look]) -> None:
+        self._look = look
+
+    def is_leftover(self, difference: Difference) -> bool:
+        """Whether this extraneous path may be deleted as a leftover of ours."""
+        if difference.what is not What.EXTRANEOUS or not difference.path:
+            return False
+        folder, _, name = difference.path.rpartition(b"/")
+        if difference.is_directory:
+            return name == PARTIAL_DIRECTORY and self._is_absent(difference.path)
+        prefix = folder + b"/" if folder else b""
+        return self._was_made_for(prefix, name) and self._is_absent(difference.path)
+
+    def _was_made_for(self, prefix: bytes, name: bytes) -> bool:
+        stem = temporary_stem(name)
+        if not stem or len(stem) >= _LONG_STEM:
+            return False
+        # A word like `backup` is a suffix that people write; mkstemp's letters are mixed.
+        if _RANDOM.fullmatch(name[-6:]) is None:
+            return False
+        names = (prefix + stem, prefix + b"." + stem)
+        return any(self._look(path).kind in _MADE for path in names)
+
+    def _is_absent(self, path: bytes) -> bool:
+        return self._look(path).kind in _ABSENT

@@ -1,0 +1,84 @@
+"""What /proc/self/mountinfo says: which file system a directory lies on, and the mounts below it.
+
+Read-only; knows nothing of Trees.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_BY_UUID = "/dev/disk/by-uuid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One line of mountinfo (proc(5)). `point` is absolute."""
+
+    mount_id: int
+    point: bytes
+    kind: str
+    source: bytes
+
+
+def read_mounts() -> tuple[Mount, ...]:
+    """All mounts that this process sees, in the order they were made. Raises OSError."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return tuple(parse_mounts(file))
+
+
+def parse_mounts(lines: Iterable[bytes]) -> Iterable[Mount]:
+    """The mounts that `lines` of mountinfo describe; a malformed line is skipped."""
+    for line in lines:
+        left, dash, right = line.rstrip(b"\n").partition(b" - ")
+        fields, more = left.split(b" "), right.split(b" ")
+        if dash and len(fields) >= 6 and len(more) >= 2:
+            yield Mount(
+                mount_id=int(fields[0]),
+                point=_unescaped(fields[4]),
+                kind=more[0].decode("ascii", "replace"),
+                source=_unescaped(more[1]),
+            )
+
+
+def mount_of(descriptor: int, mounts: Iterable[Mount]) -> Mount | None:
+    """The mount that an open file lies on, None where it is no longer among `mounts`."""
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
+        numbers = dict(line.split(":", 1) for line in file if ":" in line)
+    mount_id = int(numbers["mnt_id"])
+    return next((mount for mount in mounts if mount.mount_id == mount_id), None)
+
+
+def filesystem_name(mount: Mount) -> str:
+    """What names the file system beyond this boot: `uuid:...`, else its type and source."""
+    uuid = _uuid_of(mount.source)
+    if uuid:
+        return f"uuid:{uuid}"
+    return f"{mount.kind}:{os.fsdecode(mount.source)}"
+
+
+def mounts_below(path: bytes, mounts: Iterable[Mount]) -> tuple[bytes, ...]:
+    """Mount points below the absolute `path`, relative to it, sorted."""
+    prefix = path.rstrip(b"/") + b"/"
+    return tuple(
+        sorted({mount.point[len(prefix) :] for mount in mounts if mount.point.startswith(prefix)})
+    )
+
+
+def _uuid_of(source: bytes) -> str:
+    device = os.path.realpath(source)
+    try:
+        names = os.listdir(_BY_UUID)
+    except OSError:
+        return ""
+    for name in names:
+        if os.fsencode(os.path.realpath(f"{_BY_UUID}/{name}")) == device:
+            return name
+    return ""
+
+
+def _unescaped(field: bytes) -> bytes:
+    return _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), field)

@@ -1,0 +1,294 @@
+"""The guard of one Tree's root: pinned by a descriptor, its identity checked. An adapter.
+
+rsync reads through the pinned descriptor, so a root that is unmounted, covered or
+swapped under our feet can delete nothing; the checks tell it soon and stop the
+Tree. A pinned root makes a plain umount say busy: `release()` while halted or paused.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from shardsync.escape import printable
+from shardsync.ship.look import Look, Looker, open_beneath
+from shardsync.ship.mounts import (
+    Mount,
+    filesystem_name,
+    mount_of,
+    mounts_below,
+    read_mounts,
+)
+
+
+class RootTroubleKind(enum.StrEnum):
+    """What is wrong with a root."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    REPLACED = "replaced"
+    """Another directory stands at its path, or another file system holds it."""
+    UNMOUNTED = "unmounted"
+    """Its path leads to another file system than the pinned root lies on."""
+    EMPTY = "empty"
+    """It had entries and has none now."""
+    MARKER_GONE = "marker_gone"
+    MOUNT_LOST = "mount_lost"
+    """A file system that was mounted below it is no longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootTrouble:
+    """Why nothing may be deleted on behalf of this root. `message` is for the operator."""
+
+    kind: RootTroubleKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootIdentity:
+    """What tells this root from any other, beyond a reboot. Goes to JSON and back.
+
+    `device` (st_dev) counts only while `boot_id` is the present one. `mounts`: mount points
+    below it. `had_entries`: it was once seen not empty.
+    """
+
+    inode: int
+    filesystem: str
+    device: int
+    boot_id: str
+    had_entries: bool
+    mounts: tuple[bytes, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; paths as the file system's text, odd bytes escaped by surrogates."""
+        return {
+            "inode": self.inode,
+            "filesystem": self.filesystem,
+            "device": self.device,
+            "boot_id": self.boot_id,
+            "had_entries": self.had_entries,
+            "mounts": [os.fsdecode(mount) for mount in self.mounts],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The identity that `to_json` gave. Raises KeyError, TypeError, ValueError."""
+        return cls(
+            inode=int(values["inode"]),
+            filesystem=str(values["filesystem"]),
+            device=int(values["device"]),
+            boot_id=str(values["boot_id"]),
+            had_entries=bool(values["had_entries"]),
+            mounts=tuple(os.fsencode(mount) for mount in values["mounts"]),
+        )
+
+
+class RootGuard:
+    """Holds one root. `known`: its identity as stored, None at the very first start.
+
+    `pin()` before all else; `check()` before each Batch and every 2 s.
+    """
+
+    def __init__(
+        self, *, path: bytes, marker: str = "", known: RootIdentity | None = None
+    ) -> None:
+        self._path = path
+        self._marker = marker
+        self._identity = known
+        self._descriptor: int | None = None
+
+    @property
+    def identity(self) -> RootIdentity | None:
+        """What it is held to be, to be stored whenever it changed; None before the first pin."""
+        return self._identity
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a descriptor is held, and with it the mount kept busy."""
+        return self._descriptor is not None
+
+    @property
+    def descriptor(self) -> int:
+        """The pinned root (O_PATH). Raises OSError where it is not pinned."""
+        if self._descriptor is None:
+            raise FileNotFoundError(f"root {printable(self._path)} is not pinned")
+        return self._descriptor
+
+    def pin(self) -> RootTrouble | None:
+        """Take hold of the root, unless it is not the one that is known. Idempotent.
+
+        The very first root is taken as it is. With trouble, nothing is held.
+        """
+        if self._descriptor is not None:
+            return None
+        try:
+            descriptor = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            return self._unopened(error)
+        try:
+            trouble = self._judge(descriptor)
+        except OSError as error:
+            trouble = self._unopened(error)
+        if trouble is None:
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)
+        return trouble
+
+    def release(self) -> None:
+        """Let go, so that it can be unmounted. Idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def accept(self) -> RootTrouble | None:
+        """Take what stands at the path now as the root, whatever was known (`--accept-root`)."""
+        before = self._identity
+        self.release()
+        self._identity = None
+        trouble = self.pin()
+        if trouble is not None:
+            self._identity = before
+        return trouble
+
+    def check(self) -> RootTrouble | None:
+        """Whether the root at the path is still the known one, mounted, and not suddenly empty."""
+        try:
+            descriptor = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            return self._unopened(error)
+        try:
+            return self._strayed(descriptor) or self._judge(descriptor)
+        except OSError as error:
+            return self._unopened(error)
+        finally:
+            os.close(descriptor)
+
+    def open_below(self, path: bytes) -> int:
+        """A new descriptor (O_PATH) of the directory `path`, b"" for the root itself.
+
+        Raises OSError, where it is not pinned too.
+        """
+        return open_beneath(self.descriptor, path)
+
+    def looker(self) -> Looker:
+        """For looking at the paths of one Batch; close it. Raises OSError where not pinned."""
+        return Looker(root_fd=self.descriptor)
+
+    def look(self, path: bytes) -> Look:
+        """What one path holds. Raises OSError where the root is not pinned."""
+        looker = self.looker()
+        try:
+            return looker.look(path)
+        finally:
+            looker.close()
+
+    def _strayed(self, descriptor: int) -> RootTrouble | None:
+        """Whether the path no longer leads to the pinned root."""
+        if self._descriptor is None:
+            return None
+        there, pinned = os.fstat(descriptor), os.fstat(self._descriptor)
+        if there.st_dev != pinned.st_dev:
+            return self._trouble(RootTroubleKind.UNMOUNTED, "leads to another file system now")
+        if there.st_ino != pinned.st_ino:
+            return self._trouble(RootTroubleKind.REPLACED, "is another directory now")
+        return None
+
+    def _judge(self, descriptor: int) -> RootTrouble | None:
+        """Compare the open root with what is known, and learn what may be learned."""
+        now = self._seen(descriptor)
+        trouble = self._marker_trouble(descriptor)
+        known = self._identity
+        if trouble is not None:
+            return trouble
+        if known is None:
+            self._identity = now
+            return None
+        trouble = self._differs(known, now)
+        if trouble is None:
+            # A mount that was added is kept in mind from now on, as are first entries.
+            self._identity = replace(now, had_entries=known.had_entries or now.had_entries)
+        return trouble
+
+    def _differs(self, known: RootIdentity, now: RootIdentity) -> RootTrouble | None:
+        if known.filesystem != now.filesystem or not _same_device(known, now):
+            return self._trouble(
+                RootTroubleKind.REPLACED,
+                f"lies on {now.filesystem}, and lay on {known.filesystem}",
+            )
+        if known.inode != now.inode:
+            return self._trouble(RootTroubleKind.REPLACED, "is another directory than before")
+        lost = sorted(set(known.mounts) - set(now.mounts))
+        if lost:
+            return self._trouble(
+                RootTroubleKind.MOUNT_LOST, f"no longer has a mount at {printable(lost[0])}"
+            )
+        if known.had_entries and not now.had_entries:
+            return self._trouble(RootTroubleKind.EMPTY, "is empty, and was not before")
+        return None
+
+    def _marker_trouble(self, descriptor: int) -> RootTrouble | None:
+        if not self._marker:
+            return None
+        try:
+            os.stat(os.fsencode(self._marker), dir_fd=descriptor, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._trouble(
+                RootTroubleKind.MARKER_GONE, f'has no marker file "{self._marker}"'
+            )
+        return None
+
+    def _seen(self, descriptor: int) -> RootIdentity:
+        status = os.fstat(descriptor)
+        mounts = read_mounts()
+        mount = mount_of(descriptor, mounts)
+        known = self._identity
+        return RootIdentity(
+            inode=status.st_ino,
+            filesystem=_filesystem(mount, known, device=status.st_dev),
+            device=status.st_dev,
+            boot_id=read_boot_id(),
+            had_entries=_has_entries(descriptor),
+            mounts=mounts_below(os.path.realpath(self._path), mounts),
+        )
+
+    def _unopened(self, error: OSError) -> RootTrouble:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return self._trouble(RootTroubleKind.MISSING, "is missing, or no directory")
+        return self._trouble(RootTroubleKind.UNREADABLE, f"cannot be read: {error.strerror}")
+
+    def _trouble(self, kind: RootTroubleKind, what: str) -> RootTrouble:
+        return RootTrouble(kind=kind, message=f"root {printable(self._path)} {what}")
+
+
+def read_boot_id() -> str:
+    """The kernel's random name of this boot. Raises OSError."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _filesystem(mount: Mount | None, known: RootIdentity | None, *, device: int) -> str:
+    """The file system's name; looked up anew only when the device is another one."""
+    if known is not None and known.device == device and known.boot_id == read_boot_id():
+        return known.filesystem
+    return "unknown" if mount is None else filesystem_name(mount)
+
+
+def _same_device(known: RootIdentity, now: RootIdentity) -> bool:
+    """Device numbers tell file systems without a UUID apart, and only within one boot."""
+    if known.boot_id != now.boot_id or known.filesystem.startswith("uuid:"):
+        return True
+    return known.device == now.device
+
+
+def _has_entries(descriptor: int) -> bool:
+    reader = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+    try:
+        with os.scandir(reader) as entries:
+            return next(entries, None) is not None
+    finally:
+        os.close(reader)
