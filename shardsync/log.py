@@ -41,6 +41,11 @@ class Log:
     def error(self, event: str, **fields: object) -> None:
         self._emit(logging.ERROR, event, fields)
 
+    def bug(self, event: str, **fields: object) -> None:
+        """As `error`, with the traceback of the exception being handled."""
+        text = format_event(event, {**self._fields, **fields})
+        self._logger.error("%s", text, exc_info=True)  # noqa: LOG014 (the caller handles one)
+
     def _emit(self, level: int, event: str, fields: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, "%s", format_event(event, {**self._fields, **fields}))

@@ -13,6 +13,7 @@ from shardsync.journal.records import (
     NodeKey,
     NodeRow,
     Work,
+    WorkReason,
     node_row,
     work_row,
 )
@@ -53,6 +54,40 @@ class StateReader:
         """All open work of one Node, oldest first."""
         rows = self._database.rows(_SELECT_WORK + " ORDER BY id", key)
         return [work_row(row) for row in rows]
+
+    def work_due(self, key: NodeKey, *, now_us: int, limit: int) -> list[Work]:
+        """Open work that may be tried now: retries first, then the rest in its order."""
+        rows = self._database.rows(
+            _SELECT_WORK + " AND not_before <= ? ORDER BY reason != 'retry', id LIMIT ?",
+            (*key, now_us, limit),
+        )
+        return [work_row(row) for row in rows]
+
+    def work_reasons(self, key: NodeKey) -> dict[WorkReason, int]:
+        """How many rows are open for which reason."""
+        rows = self._database.rows(
+            "SELECT reason, count(*) FROM work WHERE tree = ? AND node = ? GROUP BY reason", key
+        )
+        return {WorkReason(reason): count for reason, count in rows}
+
+    def next_due(self, key: NodeKey) -> int | None:
+        """When the next open work may be tried, Unix microseconds; None: nothing is open."""
+        rows = self._database.rows(
+            "SELECT min(not_before) FROM work WHERE tree = ? AND node = ?", key
+        )
+        return None if rows[0][0] is None else int(rows[0][0])
+
+    def has_work_of(self, key: NodeKey, request_id: str) -> bool:
+        """Whether work that this request opened is still open."""
+        return self.count_work_of(key, request_id) > 0
+
+    def count_work_of(self, key: NodeKey, request_id: str) -> int:
+        """How much of the work that this request opened is still open."""
+        rows = self._database.rows(
+            "SELECT count(*) FROM work WHERE tree = ? AND node = ? AND request = ?",
+            (*key, request_id),
+        )
+        return int(rows[0][0])
 
     def work_summary(self, key: NodeKey) -> tuple[int, int, int | None]:
         """(open rows, those of them that are retries, since when the oldest)."""

@@ -63,6 +63,9 @@ class StateWriter:
 
     def know_node(self, key: NodeKey) -> NodeRow:
         """The Node's row, made where it is new."""
+        known = self.read.nodes().get(key) if self.path.exists() else None
+        if known is not None:
+            return known
         self._run(
             "INSERT OR IGNORE INTO nodes (tree, name, state) VALUES (?, ?, ?)",
             (*key, NodeState.BOOTSTRAPPING.value),
@@ -135,6 +138,16 @@ class StateWriter:
             self._connection.execute(
                 "UPDATE nodes SET state = ? WHERE tree = ? AND name = ?", (state.value, *key)
             )
+
+    def set_cursors(self, key: NodeKey, cursors: Mapping[str, Cursor]) -> None:
+        """Set a Node's Cursors back: a replay."""
+        with self._transaction():
+            self._set_cursors(key, cursors)
+
+    def add_work(self, key: NodeKey, work: Iterable[Work]) -> None:
+        """Open work without moving a Cursor."""
+        with self._transaction():
+            self._add_work(key, work)
 
     def set_retry_due(self, key: NodeKey) -> None:
         """Make all open work and the Node itself due now: a flush tries at once."""

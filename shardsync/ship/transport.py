@@ -35,6 +35,8 @@ from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.rsync import RsyncRun, not_started
 from shardsync.ship.warm import WarmRsync
 
+_NO_BRAKE = 2**31 - 1
+"""rsync's --max-delete is an int: nothing is held back where nothing is really deleted."""
 _QUEUE_LINES = 10_000
 _LISTED_NAMES = 10_000
 _WARM_TROUBLES = frozenset(
@@ -175,6 +177,36 @@ class NodeTransport:
                 self.capabilities = learned
         if result.outcome is not Outcome.NOTHING:
             self.warm_up()
+        return result
+
+    async def count_deletions(
+        self, paths: Sequence[bytes], *, gone: Sequence[bytes], deadline_seconds: float
+    ) -> RunResult:
+        """A dry run: its `deleted` is how many entries the Node would lose, those below included.
+
+        `paths`: what may stand where the Node has a directory. `gone` as for `ship`.
+        """
+        if gone and not self.capabilities.delete_missing_args:
+            return await self._run(
+                Purpose.DELETE_FILTERED,
+                (),
+                gone=gone,
+                entries=tuple(deletion_filters(gone)),
+                deadline_seconds=deadline_seconds,
+                max_delete=_NO_BRAKE,
+                dry_run=True,
+            )
+        result = await self._run(
+            Purpose.BATCH,
+            paths,
+            gone=gone,
+            deadline_seconds=deadline_seconds,
+            max_delete=_NO_BRAKE,
+            dry_run=True,
+        )
+        if result.trouble is Trouble.MISSING_ARGS and self.capabilities.delete_missing_args:
+            self.capabilities = replace(self.capabilities, delete_missing_args=False)
+            return await self.count_deletions(paths, gone=gone, deadline_seconds=deadline_seconds)
         return result
 
     async def ship_beside(
@@ -345,6 +377,7 @@ class NodeTransport:
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
         omit_directory_times: bool = False,
+        dry_run: bool = False,
     ) -> RunResult:
         try:
             run = self._begin(
@@ -352,6 +385,7 @@ class NodeTransport:
                 max_delete=max_delete,
                 on_line=on_line,
                 omit_directory_times=omit_directory_times,
+                dry_run=dry_run,
             )
         except OSError as error:
             return _source_lost(error, listed=len(paths) + len(gone))
@@ -396,6 +430,7 @@ class NodeTransport:
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
         omit_directory_times: bool = False,
+        dry_run: bool = False,
     ) -> RsyncRun:
         source = self._open_source()
         try:
@@ -406,6 +441,7 @@ class NodeTransport:
                 max_delete=max_delete,
                 on_line=on_line,
                 omit_directory_times=omit_directory_times,
+                dry_run=dry_run,
             )
         finally:
             # rsync has a copy of its own under the same number.

@@ -1,0 +1,174 @@
+"""From distinct paths to what rsync is told: one look at each path through the pinned root.
+
+Pure but for the looking, which is handed in. A Change says where to look; what
+is found *now* decides, so a path that is gone is deleted, and one that came
+back is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from shardsync.ship.fold import Pending, Want, ancestors
+from shardsync.ship.look import Look, LookKind
+
+LookAt = Callable[[bytes], Look]
+IsExcluded = Callable[[bytes, bool], bool]
+"""(path, is a directory) -> whether the Node must not be touched there."""
+
+
+@dataclass(slots=True, kw_only=True)
+class BatchPlan:
+    """What one Batch does. Paths are distinct, and none lies below one in `trees` or `gone`.
+
+    `content`, `attributes`: sent as they are. `trees`: sent whole. `listings`:
+    directories whose Node side may hold names that are gone. `gone`: path ->
+    how many Changes its absence explains. `uncounted`: those of `gone` that may
+    have been directories whose contents were never journaled one by one.
+    `unreadable`: path -> reason; they are tried again, and never deleted.
+    `has_root_files`: all that lies directly in the root is wanted, too.
+    """
+
+    content: dict[bytes, int] = field(default_factory=dict)
+    attributes: dict[bytes, int] = field(default_factory=dict)
+    trees: dict[bytes, int] = field(default_factory=dict)
+    listings: dict[bytes, int] = field(default_factory=dict)
+    gone: dict[bytes, int] = field(default_factory=dict)
+    uncounted: set[bytes] = field(default_factory=set)
+    unreadable: dict[bytes, str] = field(default_factory=dict)
+    sizes: dict[bytes, int] = field(default_factory=dict)
+    has_root_files: bool = False
+
+    def flat(self) -> Iterator[bytes]:
+        """What the flat, content-comparing run is handed: what is there, then what is gone."""
+        yield from self.content
+        yield from self.gone
+
+
+def plan_batch(pending: Iterable[Pending], *, look: LookAt, is_excluded: IsExcluded) -> BatchPlan:
+    """Look at every path once and sort it to where it belongs. Linear in the paths."""
+    plan = BatchPlan()
+    planner = _Planner(plan=plan, look=look, is_excluded=is_excluded)
+    rest = []
+    for item in pending:
+        if item.want & Want.TREE:
+            planner.place(item)
+        else:
+            rest.append(item)
+    for item in rest:
+        if not (plan.trees and any(above in plan.trees for above in _covering(item.path))):
+            planner.place(item)
+    _drop_covered(plan)
+    return plan
+
+
+def chunks(
+    paths: Iterable[bytes], sizes: Mapping[bytes, int], *, max_paths: int, max_bytes: int
+) -> Iterator[list[bytes]]:
+    """Cut a flat list by number of paths and by bytes; a path larger than the limit goes alone."""
+    chunk: list[bytes] = []
+    total = 0
+    for path in paths:
+        size = sizes.get(path, 0)
+        if chunk and (len(chunk) >= max_paths or total + size > max_bytes):
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(path)
+        total += size
+    if chunk:
+        yield chunk
+
+
+class _Planner:
+    def __init__(self, *, plan: BatchPlan, look: LookAt, is_excluded: IsExcluded) -> None:
+        self._plan = plan
+        self._look = look
+        self._is_excluded = is_excluded
+
+    def place(self, item: Pending) -> None:
+        if not item.path:
+            self._place_root(item)
+            return
+        found = self._look(item.path)
+        match found.kind:
+            case LookKind.MISSING:
+                self._place_gone(item, item.path)
+            case LookKind.MISSING_ANCESTOR:
+                self._place_gone(item, found.ancestor)
+            case LookKind.UNREADABLE:
+                self._plan.unreadable[item.path] = f"cannot be read: {os.strerror(found.error)}"
+            case LookKind.NOT_DIRECTORY_ANCESTOR:
+                # A directory became a file or a symlink: listed with what was below it, rsync
+                # would make a directory of it again, filled from wherever the symlink leads.
+                self._place_file(found.ancestor, item.since, 0)
+            case _:
+                self._place_present(item, found)
+
+    def _place_root(self, item: Pending) -> None:
+        """The root's own attributes are never shipped; what lies directly in it may be."""
+        if item.want & Want.TREE:
+            self._plan.trees[b""] = item.since
+        elif item.want & (Want.LISTING | Want.CONTENT):
+            self._plan.listings[b""] = item.since
+        if item.want & (Want.TREE | Want.CONTENT):
+            self._plan.has_root_files = True
+
+    def _place_directory(self, item: Pending) -> None:
+        if item.want & Want.TREE:
+            self._plan.trees[item.path] = item.since
+            return
+        if item.want & Want.LISTING:
+            self._plan.listings[item.path] = item.since
+        # A directory has no data to resend: it goes with the content, by the warm rsync.
+        self._plan.content[item.path] = item.since
+
+    def _place_present(self, item: Pending, found: Look) -> None:
+        if found.kind is LookKind.DIRECTORY:
+            if not self._is_excluded(item.path, True):
+                self._place_directory(item)
+        elif item.want != Want.ATTRIBUTES:
+            self._place_file(item.path, item.since, found.size)
+        elif not self._is_excluded(item.path, False):
+            self._plan.attributes[item.path] = item.since
+
+    def _place_file(self, path: bytes, since: int, size: int) -> None:
+        if not self._is_excluded(path, False):
+            self._plan.content[path] = since
+            self._plan.sizes[path] = size
+
+    def _place_gone(self, item: Pending, path: bytes) -> None:
+        if self._is_excluded(path, False):
+            return
+        if self._is_excluded(path, True):
+            # `x/` is excluded, `x` is not, and nobody can say which it was: rsync, which sees
+            # what the Node has, names it in a dry run of the directory above, or keeps it.
+            self._plan.listings[path.rpartition(b"/")[0]] = item.since
+            return
+        self._plan.gone[path] = self._plan.gone.get(path, 0) + 1
+        if path == item.path and item.want == Want.CONTENT:
+            self._plan.uncounted.discard(path)
+            self._plan.sizes[path] = 0
+        elif path not in self._plan.sizes:
+            self._plan.uncounted.add(path)
+
+
+def _covering(path: bytes) -> Iterator[bytes]:
+    yield b""
+    yield from ancestors(path)
+    yield path
+
+
+def _drop_covered(plan: BatchPlan) -> None:
+    """A tree inside another tree, or a path below one that is gone, needs no entry of its own."""
+    for path in list(plan.trees):
+        if path and (b"" in plan.trees or any(above in plan.trees for above in ancestors(path))):
+            del plan.trees[path]
+    for paths in (plan.content, plan.attributes):
+        for path in list(paths):
+            if any(above in plan.gone for above in ancestors(path)):
+                del paths[path]
+    for path in list(plan.attributes):
+        if path in plan.content:
+            del plan.attributes[path]

@@ -1,0 +1,356 @@
+"""One Batch on its way to one Node: the guards, the runs of rsync, what stays open.
+
+Deletion is decided here and nowhere else: a path goes only after ENOENT
+through the pinned root, by name, within `max_delete`; what a comparison finds
+beside the Tree goes only on a Node that is owned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shardsync.config.settings import NodeSettings, SyncSettings
+from shardsync.errors import NodesFailed, NodeUnreachable
+from shardsync.journal.records import Compare
+from shardsync.log import Log
+from shardsync.model import Scope
+from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch
+from shardsync.ship.command import Purpose
+from shardsync.ship.deletions import DeletionBudget
+from shardsync.ship.fold import Pending
+from shardsync.ship.look import Looker, LookKind
+from shardsync.ship.outcome import Outcome, RunResult, Trouble
+from shardsync.ship.transport import Comparison, Difference, Listing, What
+from shardsync.ship.view import NodeView
+
+_TREE_PURPOSE = {
+    Compare.CONTENT: Purpose.TREE_CHECKSUM,
+    Compare.CHECKSUM: Purpose.TREE_CHECKSUM,
+    Compare.ATTRIBUTES: Purpose.TREE,
+}
+_FLAT_PURPOSE = {
+    Compare.CONTENT: Purpose.BATCH,
+    Compare.CHECKSUM: Purpose.CHECKSUM,
+    Compare.ATTRIBUTES: Purpose.ATTRIBUTES,
+}
+
+
+_DEADLINE_SECONDS = 6 * 3600.0
+"""The longest that one run may take; one that makes no progress is ended much sooner."""
+_FEW_DELETIONS = 5_000
+_WHOLE = frozenset(_TREE_PURPOSE.values())
+
+
+class Shipping(Protocol):
+    """What a delivery asks of the transport to a Node: `ship.transport.NodeTransport`."""
+
+    async def ship(
+        self,
+        paths: Sequence[bytes],
+        *,
+        purpose: Purpose,
+        gone: Sequence[bytes] = (),
+        deadline_seconds: float,
+        max_delete: int | None = None,
+    ) -> RunResult:
+        """One run of rsync with this list; never raises for what the Node does."""
+        ...
+
+    def compare(
+        self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
+    ) -> Comparison:
+        """A dry run's findings as they come."""
+        ...
+
+    async def count_deletions(
+        self, paths: Sequence[bytes], *, gone: Sequence[bytes], deadline_seconds: float
+    ) -> RunResult:
+        """A dry run whose `deleted` is what the Node would lose, entries below included."""
+        ...
+
+    async def list_root(self) -> Listing:
+        """The names at the top of the Node."""
+        ...
+
+
+class NodeTrouble(NodeUnreachable):
+    """Nothing of a run may be counted on: the Node backs off, and the same is tried again."""
+
+    def __init__(self, result: RunResult) -> None:
+        super().__init__(result.message)
+        self.trouble = result.trouble
+
+
+class RootLost(NodesFailed):
+    """The Tree's root is not what it was: nothing is sent until it is back, or accepted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Why a path is not on the Node, and how much of it must be looked at again."""
+
+    reason: str
+    scope: Scope = Scope.ENTRY
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivered:
+    """What one Batch achieved. `failed`: what must be tried again, each path on its own.
+
+    `foreign`: what the Node has beside the Tree, kept as the Node is not owned.
+    """
+
+    shipped: int = 0
+    deleted: int = 0
+    bytes_sent: int = 0
+    failed: dict[bytes, Failed] = field(default_factory=dict)
+    foreign: list[bytes] = field(default_factory=list)
+    runs: int = 0
+
+
+class Delivery:
+    """Ships Batches to one Node; keeps no progress: the Syncer records that afterwards."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeSettings,
+        transport: Shipping,
+        view: NodeView,
+        is_excluded: IsExcluded,
+        budget: DeletionBudget,
+        limits: SyncSettings,
+        slots: asyncio.Semaphore,
+        log: Log,
+    ) -> None:
+        self._node = node
+        self._transport = transport
+        self._view = view
+        self._is_excluded = is_excluded
+        self._budget = budget
+        self._limits = limits
+        self._slots = slots
+        self._log = log
+        self._entries_allowed = 0
+
+    async def deliver(
+        self,
+        pending: Iterable[Pending],
+        *,
+        owned: bool,
+        compare: Compare = Compare.CONTENT,
+        allow_delete: bool = False,
+        again: bool = False,
+    ) -> Delivered:
+        """Bring everything pending onto the Node; what fails alone is returned, not raised.
+
+        Order: trees, then what is flat with what is gone, then what comparisons
+        find beside the Tree. May be done twice, and be cut off anywhere.
+        `again`: these paths failed before, so what they may replace is counted, too.
+
+        Raises RootLost, NodeTrouble, TooManyDeletions: nothing then counts as shipped.
+        """
+        self._check_root()
+        self._entries_allowed = 0
+        delivered = Delivered()
+        with self._looking() as looker:
+            plan = plan_batch(pending, look=looker.look, is_excluded=self._is_excluded)
+        for path, reason in plan.unreadable.items():
+            delivered.failed[path] = Failed(reason=reason, scope=Scope.TREE)
+        if not self._node.delete:
+            plan.gone.clear()
+        await self._check_deletions(plan, allow_delete=allow_delete, again=again)
+        if plan.has_root_files:
+            files = (await asyncio.to_thread(self._names_in_root))[1]
+            plan.content.update(dict.fromkeys(files, 0))
+        if plan.trees:
+            await self._ship_trees(plan, delivered, compare)
+        await self._ship_flat(plan, delivered, compare)
+        if plan.trees or plan.listings:
+            await self._remove_extraneous(plan, delivered, owned=owned, allow_delete=allow_delete)
+        return delivered
+
+    async def _check_deletions(self, plan: BatchPlan, *, allow_delete: bool, again: bool) -> None:
+        if again and self._node.delete:
+            counted = await self._entries_below(list(plan.content), gone=list(plan.gone))
+            await self._budget.spend(counted, allow=allow_delete)
+            return
+        if not plan.gone:
+            return
+        # With a comparing deletion pending, or below a directory that went as a whole, the
+        # Changes do not tell how many entries the Node loses: a dry run does.
+        counted = sum(count for path, count in plan.gone.items() if path not in plan.uncounted)
+        uncounted = [path for path in plan.gone if path in plan.uncounted]
+        if uncounted:
+            counted += await self._entries_below((), gone=uncounted)
+        self._entries_allowed = max(self._entries_allowed, counted)
+        await self._budget.spend(counted, allow=allow_delete)
+
+    async def _ship_trees(self, plan: BatchPlan, delivered: Delivered, compare: Compare) -> None:
+        trees = [path for path in plan.trees if path]
+        if b"" in plan.trees:
+            trees = (await asyncio.to_thread(self._names_in_root))[0]
+        if trees:
+            await self._run(trees, (), _TREE_PURPOSE[compare], delivered)
+
+    async def _ship_flat(self, plan: BatchPlan, delivered: Delivered, compare: Compare) -> None:
+        purpose = _FLAT_PURPOSE[compare]
+        for chunk in self._chunks(plan.flat(), plan.sizes):
+            present = [path for path in chunk if path not in plan.gone]
+            gone = [path for path in chunk if path in plan.gone]
+            await self._run(present, gone, purpose, delivered)
+        for chunk in self._chunks(plan.attributes, {}):
+            await self._run(chunk, (), Purpose.ATTRIBUTES, delivered)
+
+    def _chunks(self, paths: Iterable[bytes], sizes: Mapping[bytes, int]) -> Iterable[list[bytes]]:
+        return chunks(
+            paths, sizes, max_paths=self._limits.batch_paths, max_bytes=self._limits.batch_bytes
+        )
+
+    async def _remove_extraneous(
+        self, plan: BatchPlan, delivered: Delivered, *, owned: bool, allow_delete: bool
+    ) -> None:
+        """Delete what the comparison names and the Tree does not have, or list it as foreign."""
+        if not self._node.delete:
+            return
+        gone: set[bytes] = set()
+        for paths, purpose in (
+            (plan.trees, Purpose.COMPARE),
+            (plan.listings, Purpose.COMPARE_LISTING),
+        ):
+            if paths:
+                gone |= await self._extraneous(list(paths), purpose)
+        if not gone:
+            return
+        if not owned:
+            delivered.foreign += sorted(gone)
+            return
+        entries = await self._entries_below((), gone=sorted(gone))
+        await self._budget.spend(entries, allow=allow_delete)
+        for chunk in self._chunks(sorted(gone), {}):
+            await self._run((), chunk, Purpose.BATCH, delivered)
+
+    async def _extraneous(self, paths: list[bytes], purpose: Purpose) -> set[bytes]:
+        """What the Node has at these places and the Tree does not: the shallowest such paths."""
+        named = [
+            difference.path
+            async for difference in differences(self._transport, paths, purpose=purpose)
+            if difference.what is What.EXTRANEOUS
+        ]
+        self._check_root()
+        gone: set[bytes] = set()
+        with self._looking() as looker:
+            for path in named:
+                found = looker.look(path)
+                if found.kind is LookKind.MISSING:
+                    gone.add(path)
+                elif found.kind is LookKind.MISSING_ANCESTOR:
+                    gone.add(found.ancestor)
+        return gone
+
+    async def _run(
+        self,
+        paths: Sequence[bytes],
+        gone: Sequence[bytes],
+        purpose: Purpose,
+        delivered: Delivered,
+    ) -> None:
+        """One run; where it does not tell which paths failed, halves of it until it does."""
+        self._check_root()
+        async with self._slots:
+            result = await self._transport.ship(
+                paths,
+                gone=gone,
+                purpose=purpose,
+                deadline_seconds=_DEADLINE_SECONDS,
+                # What was counted and allowed is the brake, with room for what came since; a
+                # small number stays below the warm rsync's own.
+                max_delete=(
+                    2 * self._entries_allowed if self._entries_allowed > _FEW_DELETIONS else None
+                ),
+            )
+        delivered.runs += 1
+        if result.outcome is Outcome.NOTHING:
+            await self._halve(paths, gone, purpose, delivered, result)
+            return
+        delivered.shipped += len(paths)
+        delivered.deleted += result.deleted
+        delivered.bytes_sent += result.bytes_sent
+        for path, failure in result.failed.items():
+            delivered.failed[path] = self._failed(path, failure.reason, purpose)
+
+    async def _halve(
+        self,
+        paths: Sequence[bytes],
+        gone: Sequence[bytes],
+        purpose: Purpose,
+        delivered: Delivered,
+        result: RunResult,
+    ) -> None:
+        if result.trouble is not Trouble.UNATTRIBUTED:
+            raise NodeTrouble(result)
+        everything = [*paths, *gone]
+        if len(everything) == 1:
+            path = everything[0]
+            delivered.failed[path] = self._failed(path, result.message, purpose)
+            return
+        self._log.warning("batch.halved", paths=len(everything), error=result.message)
+        present = len(paths)
+        middle = len(everything) // 2
+        for part, start in ((everything[:middle], 0), (everything[middle:], middle)):
+            cut = max(0, min(len(part), present - start))
+            await self._run(part[:cut], part[cut:], purpose, delivered)
+
+    async def _entries_below(self, paths: Sequence[bytes], *, gone: Sequence[bytes]) -> int:
+        async with self._slots:
+            result = await self._transport.count_deletions(
+                paths, gone=gone, deadline_seconds=_DEADLINE_SECONDS
+            )
+        if result.outcome is Outcome.NOTHING:
+            raise NodeTrouble(result)
+        self._entries_allowed = max(self._entries_allowed, result.deleted)
+        return result.deleted
+
+    def _failed(self, path: bytes, reason: str, purpose: Purpose) -> Failed:
+        """A directory that failed inside a tree stands for all below it."""
+        is_whole = purpose in _WHOLE and self._view.look(path).kind is LookKind.DIRECTORY
+        return Failed(reason=reason, scope=Scope.TREE if is_whole else Scope.ENTRY)
+
+    def _check_root(self) -> None:
+        trouble = self._view.check()
+        if trouble is not None:
+            raise RootLost(trouble.message)
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[Looker]:
+        try:
+            with self._view.looking() as looker:
+                yield looker
+        except OSError as error:
+            raise RootLost(f"node {self._node.name}: its subtree: {error.strerror}") from error
+
+    def _names_in_root(self) -> tuple[list[bytes], list[bytes]]:
+        """(directories, everything else) directly in the root, less what is excluded."""
+        folders: list[bytes] = []
+        files: list[bytes] = []
+        for name, is_dir in self._view.names():
+            if not self._is_excluded(name, is_dir):
+                (folders if is_dir else files).append(name)
+        return folders, files
+
+
+async def differences(
+    transport: Shipping, paths: Sequence[bytes], *, purpose: Purpose
+) -> AsyncGenerator[Difference]:
+    """The findings of a dry run. Raises NodeTrouble, after them, where it did not run through."""
+    async with transport.compare(
+        paths, purpose=purpose, deadline_seconds=_DEADLINE_SECONDS
+    ) as comparison:
+        async for difference in comparison:
+            yield difference
+        if comparison.result.outcome is Outcome.NOTHING:
+            raise NodeTrouble(comparison.result)

@@ -1,0 +1,155 @@
+"""How a Node and the Tree come together: first contact, reconcile, and how far they are.
+
+Both become open work by subtree, stored with the Cursors from which the Node
+is followed afterwards, so a kill in between starts nothing over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from shardsync.clock import Clock
+from shardsync.config.settings import NodeSettings
+from shardsync.journal.records import Compare, Cursor, Work, WorkReason
+from shardsync.journal.state_writer import StateWriter
+from shardsync.log import Log
+from shardsync.model import NodeState, Scope
+from shardsync.ship.batch import IsExcluded
+from shardsync.ship.command import Purpose
+from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping, differences
+from shardsync.ship.journals import TreeJournals
+from shardsync.ship.outcome import Outcome
+from shardsync.ship.view import NodeView
+
+
+class FirstContact:
+    """Opens and measures the comparing work of one Node; the Syncer does it."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeSettings,
+        journals: TreeJournals,
+        state: StateWriter,
+        transport: Shipping,
+        view: NodeView,
+        is_excluded: IsExcluded,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._node = node
+        self._journals = journals
+        self._state = state
+        self._transport = transport
+        self._view = view
+        self._is_excluded = is_excluded
+        self._clock = clock
+        self._log = log
+        self._most = 0
+
+    async def begin(self) -> bool:
+        """Meet the Node: note the Positions, find out whether it is owned, open the bootstrap.
+
+        False, and nothing done, while a Shard does not watch all it owns yet:
+        what changed there meanwhile would be missed. Raises RootLost, NodeTrouble.
+        """
+        if not self._journals.are_observing():
+            return False
+        trouble = self._view.check()
+        if trouble is not None:
+            raise RootLost(trouble.message)
+        cursors = self._journals.newest()
+        is_empty = await self._is_empty()
+        is_identical = not is_empty and await self._is_identical()
+        work = [] if is_identical else await asyncio.to_thread(self._whole, WorkReason.BOOTSTRAP)
+        self._state.clear_foreign(self._node.key)
+        self._state.restart_node(
+            self._node.key,
+            cursors=cursors,
+            work=work,
+            state=NodeState.BOOTSTRAPPING if work else NodeState.FOLLOWING,
+        )
+        owned = is_empty or is_identical
+        self._state.set_node(
+            self._node.key,
+            contacted=1,
+            owned=int(owned),
+            last_error="",
+            attempts=0,
+            last_success=self._clock.wall_us(),
+        )
+        found = "empty" if is_empty else "identical" if is_identical else "different"
+        self._log.info("node.contacted", found=found, owned=owned, pieces=len(work))
+        if not owned:
+            self._log.warning(
+                "node.not_owned",
+                reason="it held other files at first contact: what the tree lacks is kept there",
+                remedy=f"shardsync resume {self._node.name} --adopt",
+            )
+        return True
+
+    def reconcile(
+        self,
+        *,
+        state: NodeState = NodeState.FOLLOWING,
+        shards: Sequence[str] = (),
+        path: bytes = b"",
+        request: str = "",
+    ) -> int:
+        """Open the comparison of all below `path`; returns the number of pieces.
+
+        `shards`: those whose Journals do not lead on: their Cursors move to the
+        newest Change, noted before anything is compared.
+        """
+        newest = self._journals.newest() if shards else {}
+        cursors: dict[str, Cursor] = {shard: newest[shard] for shard in shards}
+        if path:
+            work = [self._piece(path, Scope.TREE, WorkReason.RECONCILE, request)]
+        else:
+            self._state.clear_foreign(self._node.key)
+            work = self._whole(WorkReason.RECONCILE, request)
+        self._state.restart_node(self._node.key, cursors=cursors, work=work, state=state)
+        return len(work)
+
+    def progress(self) -> float:
+        """Share of the opened pieces that are done, 1.0 where none is open."""
+        reasons = self._state.read.work_reasons(self._node.key)
+        left = reasons.get(WorkReason.BOOTSTRAP, 0) + reasons.get(WorkReason.RECONCILE, 0)
+        self._most = max(self._most, left) if left else 0
+        return 1.0 - left / self._most if self._most else 1.0
+
+    async def _is_empty(self) -> bool:
+        listing = await self._transport.list_root()
+        if listing.result.outcome is Outcome.NOTHING:
+            raise NodeTrouble(listing.result)
+        return not listing.names
+
+    async def _is_identical(self) -> bool:
+        async with contextlib.aclosing(
+            differences(self._transport, [b""], purpose=Purpose.COMPARE)
+        ) as found:
+            async for _ in found:
+                return False
+        return True
+
+    def _whole(self, reason: WorkReason, request: str = "") -> list[Work]:
+        """What lies directly in the root, then each directory there as a piece of its own."""
+        pieces = [self._piece(b"", Scope.ENTRY, reason, request)]
+        pieces += [
+            self._piece(name, Scope.TREE, reason, request)
+            for name, is_dir in sorted(self._view.names())
+            if is_dir and not self._is_excluded(name, True)
+        ]
+        return pieces
+
+    def _piece(self, path: bytes, scope: Scope, reason: WorkReason, request: str) -> Work:
+        return Work(
+            path=path,
+            scope=scope,
+            compare=Compare.ATTRIBUTES,
+            reason=reason,
+            since=self._clock.wall_us(),
+            request=request,
+        )

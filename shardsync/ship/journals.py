@@ -1,0 +1,174 @@
+"""All Journals of one Tree as its Nodes read them: what is pending after a set of Cursors.
+
+Follows the Plan: Shards come by re-planning, retired ones stay until they are
+drained everywhere. One unreadable Journal keeps back only its own Changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shardsync.errors import StateUnusable
+from shardsync.journal.plan import Origin, Plan, PlannedShard
+from shardsync.journal.progress import Progress
+from shardsync.journal.reader import JournalReader
+from shardsync.journal.records import Cursor
+from shardsync.layout import StateDirectory
+from shardsync.log import Log
+from shardsync.model import ShardState
+from shardsync.ship.fold import ChangeRow
+
+_OBSERVING = frozenset({ShardState.FOLLOWING, ShardState.POLLING})
+
+
+@dataclass(slots=True, kw_only=True)
+class Unread:
+    """Changes after some Cursors. `cursors`: where they stand once these are shipped.
+
+    `held_until`: observed_at of the first Change that is still settling, or None.
+    """
+
+    rows: list[ChangeRow] = field(default_factory=list)
+    cursors: dict[str, Cursor] = field(default_factory=dict)
+    held_until: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Standing:
+    """How a Node's Cursors stand against the Journals.
+
+    `fresh`: Cursors to take up without a word. `lost`: Shards whose Journal the
+    Node cannot be led on from (unknown id), `behind`: those pruned beyond its
+    Cursor; both are reconciled.
+    """
+
+    fresh: dict[str, Cursor] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
+
+
+class TreeJournals:
+    """The Journals of one Tree. Shared by its Nodes."""
+
+    def __init__(self, *, tree: str, state_dir: StateDirectory, log: Log) -> None:
+        self._tree = tree
+        self._state_dir = state_dir
+        self._log = log
+        self._shards: tuple[PlannedShard, ...] = ()
+        self._readers: dict[str, JournalReader] = {}
+        self._unreadable: set[str] = set()
+
+    def follow(self, plan: Plan) -> None:
+        """Take up the Shards of a new Plan, let go of those that are gone from it."""
+        self._shards = plan.of_tree(self._tree)
+        wanted = {shard.id for shard in self._shards}
+        for shard_id in self._readers.keys() - wanted:
+            self._readers.pop(shard_id).close()
+        for shard_id in wanted - self._readers.keys():
+            self._readers[shard_id] = JournalReader(self._state_dir.journal(shard_id))
+
+    def shard_ids(self) -> list[str]:
+        """All Shards that a Node of this Tree has Cursors in."""
+        return [shard.id for shard in self._shards]
+
+    def are_observing(self) -> bool:
+        """Whether every active Shard watches all it owns: from here on nothing is missed."""
+        observing = [shard for shard in self._shards if shard.state != "retired"]
+        return bool(observing) and all(self._is_observing(shard) for shard in observing)
+
+    def newest(self) -> dict[str, Cursor]:
+        """Cursors behind the newest Change of each Journal. Raises StateUnusable."""
+        found: dict[str, Cursor] = {}
+        for shard in self._shards:
+            reader = self._readers[shard.id]
+            found[shard.id] = Cursor(
+                journal_id=reader.journal_id(), position=reader.progress().last_position
+            )
+        return found
+
+    def reader(self, shard_id: str) -> JournalReader | None:
+        """The Journal of one Shard, or None where the Plan does not know it."""
+        return self._readers.get(shard_id)
+
+    def standing(self, cursors: Mapping[str, Cursor]) -> Standing:
+        """Hold a Node's Cursors against the Journals."""
+        standing = Standing()
+        for shard in self._shards:
+            progress = self._try_progress(shard.id)
+            if progress is None:
+                continue
+            journal_id = self._readers[shard.id].journal_id()
+            cursor = cursors.get(shard.id)
+            if cursor is not None and cursor.journal_id == journal_id:
+                if cursor.position < progress.pruned_to:
+                    standing.behind.append(shard.id)
+            elif cursor is None and _is_followed_from_its_start(shard, journal_id):
+                standing.fresh[shard.id] = Cursor(journal_id=journal_id, position=0)
+            else:
+                standing.lost.append(shard.id)
+        return standing
+
+    def unread(
+        self, cursors: Mapping[str, Cursor], *, limit: int, settled_before: int | None = None
+    ) -> Unread:
+        """At most `limit` Changes per Shard after the Cursors, in the order of each Journal.
+
+        Changes observed at `settled_before` (Unix microseconds) or later are left for later.
+        """
+        found = Unread()
+        for shard_id, cursor in cursors.items():
+            reader = self._readers.get(shard_id)
+            if reader is None:
+                continue
+            try:
+                if reader.journal_id() != cursor.journal_id:
+                    continue
+                rows = reader.read_rows(after=cursor.position, limit=limit)
+            except StateUnusable as error:
+                self._say_unreadable(shard_id, error)
+                continue
+            self._unreadable.discard(shard_id)
+            rows = _settled(rows, settled_before, found)
+            if rows:
+                found.rows += rows
+                found.cursors[shard_id] = Cursor(
+                    journal_id=cursor.journal_id, position=rows[-1][0]
+                )
+        return found
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def _is_observing(self, shard: PlannedShard) -> bool:
+        progress = self._try_progress(shard.id)
+        return progress is not None and progress.state in _OBSERVING
+
+    def _try_progress(self, shard_id: str) -> Progress | None:
+        try:
+            return self._readers[shard_id].progress()
+        except StateUnusable as error:
+            self._say_unreadable(shard_id, error)
+            return None
+
+    def _say_unreadable(self, shard_id: str, error: StateUnusable) -> None:
+        if shard_id not in self._unreadable:
+            self._unreadable.add(shard_id)
+            self._log.warning("journal.unreadable", shard=shard_id, error=error)
+
+
+def _is_followed_from_its_start(shard: PlannedShard, journal_id: str) -> bool:
+    """A re-plan's own Journal took over without a gap; any other unknown one may hide one."""
+    return shard.made_by is Origin.REPLAN and shard.journal_id == journal_id
+
+
+def _settled(rows: list[ChangeRow], settled_before: int | None, found: Unread) -> list[ChangeRow]:
+    if settled_before is None:
+        return rows
+    for number, row in enumerate(rows):
+        if row[4] >= settled_before:
+            found.held_until = min(row[4], found.held_until or row[4])
+            return rows[:number]
+    return rows

@@ -1,0 +1,370 @@
+"""What operators ask of the sync process: flush, replay, reconcile, pause and resume.
+
+Requests come from the spool and are answered in state.db. Each is checked
+against the record on every tick, so a restart of the process goes on with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from shardsync.clock import Clock
+from shardsync.errors import NodesFailed, SinceTooOld, StateUnusable, UsageError
+from shardsync.journal import requests
+from shardsync.journal.plan import covers
+from shardsync.journal.records import Compare, Cursor, NodeKey, NodeRow, Work, WorkReason
+from shardsync.journal.requests import Request, RequestKind, RequestState
+from shardsync.journal.state_writer import StateWriter
+from shardsync.log import Log
+from shardsync.model import Scope
+from shardsync.ship.first_contact import FirstContact
+from shardsync.ship.fold import Pending, Want, fold
+from shardsync.ship.journals import TreeJournals
+from shardsync.ship.syncer import Syncer
+from shardsync.ship.view import TreeRoot
+
+_READ_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """One Node with the parts that requests concern."""
+
+    syncer: Syncer
+    first_contact: FirstContact
+    journals: TreeJournals
+    root: TreeRoot
+
+    @property
+    def key(self) -> NodeKey:
+        return self.syncer.key
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """A request under way. `until`: per Node the Cursors that answer it; `total` of its pieces."""
+
+    request: Request
+    began_us: int
+    stations: list[Station]
+    until: dict[NodeKey, dict[str, int]] = field(default_factory=dict)
+    total: int = 0
+
+
+class Operator:
+    """Takes requests, starts what they ask for, answers when it is done."""
+
+    def __init__(
+        self,
+        *,
+        spool: Path,
+        state: StateWriter,
+        stations: Mapping[NodeKey, Station],
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._spool = spool
+        self._state = state
+        self._stations = stations
+        self._clock = clock
+        self._log = log
+        self._running: list[_Running] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return bool(self._running)
+
+    def recover(self) -> None:
+        """Go on with what the last process left open."""
+        for body in self._state.read.open_requests():
+            request = msgspec.json.decode(body, type=Request)
+            running = _Running(
+                request=request, began_us=self._clock.wall_us(), stations=self._chosen(request)
+            )
+            running.until = {station.key: self._newest(station) for station in running.stations}
+            self._running.append(running)
+
+    def tick(self) -> int:
+        """Take what is in the spool, answer what is done; returns how many are still open."""
+        for path, request in requests.receive(self._spool):
+            if isinstance(request, str):
+                self._log.warning("request.unreadable", file=path.name, error=request)
+                os.unlink(path)
+                continue
+            self._take(request)
+            os.unlink(path)
+        for running in list(self._running):
+            self._look_after(running)
+        return len(self._running)
+
+    def _take(self, request: Request) -> None:
+        self._log.info("request.received", kind=request.kind, id=request.id)
+        body = msgspec.json.encode(request).decode("ascii")
+        self._state.put_request(request.id, kind=request.kind, body=body)
+        try:
+            stations = self._chosen(request)
+            match request.kind:
+                case RequestKind.PAUSE:
+                    self._pause(request, stations)
+                case RequestKind.RESUME:
+                    self._resume(request, stations)
+                case RequestKind.FLUSH:
+                    self._begin_flush(request, stations)
+                case RequestKind.REPLAY:
+                    self._begin_replay(request, stations)
+                case RequestKind.RECONCILE:
+                    self._begin_reconcile(request, stations)
+        except (UsageError, NodesFailed, SinceTooOld, StateUnusable) as error:
+            self._answer(request, exit_code=error.exit_code, message=str(error))
+
+    def _chosen(self, request: Request) -> list[Station]:
+        found = [
+            station
+            for key, station in self._stations.items()
+            if request.tree in {"", key[0]} and (not request.nodes or key[1] in request.nodes)
+        ]
+        unknown = set(request.nodes) - {station.key[1] for station in found}
+        if unknown:
+            raise UsageError(f"no node is named {', '.join(sorted(unknown))}")
+        return found
+
+    def _pause(self, request: Request, stations: Iterable[Station]) -> None:
+        for station in stations:
+            self._state.set_node(station.key, paused=1, paused_until=request.until_us)
+            station.syncer.wake()
+        self._answer(request)
+
+    def _resume(self, request: Request, stations: list[Station]) -> None:
+        if request.accept_root:
+            for root in {id(station.root): station.root for station in stations}.values():
+                trouble = root.accept()
+                if trouble is not None:
+                    raise NodesFailed(trouble.message)
+        rows = self._state.read.nodes()
+        for station in stations:
+            row = rows[station.key]
+            if row.halted and not (request.allow_delete or request.adopt):
+                raise NodesFailed(
+                    f"node {station.key[1]} is halted: {row.halted}",
+                    hint="look at the Tree, then `shardsync resume NODE --allow-delete`",
+                )
+            self._state.set_node(
+                station.key,
+                paused=0,
+                paused_until=None,
+                not_before=0,
+                **({"halted": "", "allow_delete": 1} if request.allow_delete else {}),
+                **({"owned": 1} if request.adopt else {}),
+            )
+            if request.adopt and row.contacted:
+                station.first_contact.reconcile(request=request.id)
+            station.syncer.wake()
+        self._answer(request)
+
+    def _begin_flush(self, request: Request, stations: list[Station]) -> None:
+        running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
+        for station in stations:
+            known = set(station.journals.shard_ids())
+            running.until[station.key] = {
+                shard: position for shard, position in request.positions.items() if shard in known
+            }
+            station.syncer.hurry()
+        self._running.append(running)
+
+    def _begin_reconcile(self, request: Request, stations: list[Station]) -> None:
+        self._refuse_stopped(stations)
+        running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
+        rows = self._state.read.nodes()
+        for station in stations:
+            if rows[station.key].contacted:
+                running.total += station.first_contact.reconcile(
+                    path=request.path, request=request.id
+                )
+            station.syncer.wake()
+        self._running.append(running)
+
+    def _begin_replay(self, request: Request, stations: list[Station]) -> None:
+        self._refuse_stopped(stations)
+        running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
+        starts = {station.key: self._replay_start(request, station) for station in stations}
+        for station in stations:
+            start = starts[station.key]
+            running.until[station.key] = self._newest(station)
+            if request.path:
+                work = self._replay_work(request, station, start)
+                running.total += len(work)
+                self._state.add_work(station.key, work)
+            else:
+                running.total += self._rewind(station, start)
+            station.syncer.wake()
+        self._running.append(running)
+
+    def _rewind(self, station: Station, start: dict[str, int]) -> int:
+        now = self._state.read.cursors(station.key)
+        count = 0
+        cursors: dict[str, Cursor] = {}
+        for shard, position in start.items():
+            reader = station.journals.reader(shard)
+            if reader is None or shard not in now:
+                continue
+            back = min(position, now[shard].position)
+            cursors[shard] = Cursor(journal_id=now[shard].journal_id, position=back)
+            count += reader.count(after=back)
+        self._state.set_cursors(station.key, cursors)
+        return count
+
+    def _replay_start(self, request: Request, station: Station) -> dict[str, int]:
+        """Per Shard the Position after which the Node must be sent everything again."""
+        history: dict[str, Cursor] = {}
+        if request.history_us is not None:
+            history = self._state.read.cursors_at(station.key, request.history_us)
+        start = {}
+        for shard in station.journals.shard_ids():
+            reader = station.journals.reader(shard)
+            if reader is None:
+                continue
+            journal_id = reader.journal_id()
+            if shard in history and history[shard].journal_id == journal_id:
+                start[shard] = history[shard].position
+            elif shard in request.positions:
+                start[shard] = request.positions[shard]
+            else:
+                continue
+            pruned_to = reader.progress().pruned_to
+            if start[shard] < pruned_to:
+                raise SinceTooOld(
+                    f"node {station.key[1]}, shard {shard}: its Journal begins after"
+                    f" {shard}:{pruned_to}, the replay would begin after {start[shard]}"
+                )
+        return start
+
+    def _replay_work(
+        self, request: Request, station: Station, start: dict[str, int]
+    ) -> list[Work]:
+        folded: dict[bytes, Pending] = {}
+        for shard, position in start.items():
+            reader = station.journals.reader(shard)
+            after = position
+            while reader is not None:
+                rows = reader.read_rows(after=after, limit=_READ_LIMIT)
+                fold((row for row in rows if covers(request.path, row[1])), folded)
+                if len(rows) < _READ_LIMIT:
+                    break
+                after = rows[-1][0]
+        return [
+            Work(
+                path=item.path,
+                scope=_scope(item.want),
+                compare=Compare.CONTENT,
+                reason=WorkReason.RETRY,
+                since=item.since,
+                request=request.id,
+            )
+            for item in folded.values()
+        ]
+
+    def _newest(self, station: Station) -> dict[str, int]:
+        return {shard: cursor.position for shard, cursor in station.journals.newest().items()}
+
+    def _refuse_stopped(self, stations: Iterable[Station]) -> None:
+        rows = self._state.read.nodes()
+        stopped = [s.key[1] for s in stations if _is_stopped(rows[s.key])]
+        if stopped:
+            raise NodesFailed(f"halted or paused: {', '.join(stopped)}")
+
+    def _look_after(self, running: _Running) -> None:
+        request = running.request
+        rows = self._state.read.nodes()
+        open_stations = [s for s in running.stations if not self._is_answered(running, s)]
+        if not open_stations:
+            self._finish(running)
+            return
+        names = ", ".join(f"{s.key[1]} ({self._why(rows[s.key], s)})" for s in open_stations)
+        if all(_is_stopped(rows[s.key]) or s.root.trouble for s in open_stations):
+            self._finish(running, exit_code=NodesFailed.exit_code, message=f"not done: {names}")
+        elif request.deadline_us is not None and self._clock.wall_us() >= request.deadline_us:
+            self._finish(running, exit_code=NodesFailed.exit_code, message=f"timed out: {names}")
+        else:
+            self._say_progress(running, open_stations, names)
+
+    def _is_answered(self, running: _Running, station: Station) -> bool:
+        row = self._state.read.nodes()[station.key]
+        if not row.contacted:
+            return False
+        cursors = self._state.read.cursors(station.key)
+        for shard, position in running.until.get(station.key, {}).items():
+            if shard not in cursors or cursors[shard].position < position:
+                return False
+        if running.request.kind is RequestKind.FLUSH:
+            since = self._state.read.work_summary(station.key)[2]
+            return since is None or since > running.began_us
+        return not self._state.read.has_work_of(station.key, running.request.id)
+
+    def _why(self, row: NodeRow, station: Station) -> str:
+        if row.paused:
+            return "paused"
+        if row.halted:
+            return f"halted: {row.halted}"
+        if station.root.trouble:
+            return f"tree halted: {station.root.trouble.message}"
+        return row.last_error or row.state.value
+
+    def _say_progress(self, running: _Running, open_stations: list[Station], names: str) -> None:
+        if running.request.kind is RequestKind.FLUSH:
+            total = len(running.stations)
+            done = total - len(open_stations)
+        else:
+            total = running.total
+            done = max(0, total - sum(self._left(running, s) for s in open_stations))
+        self._state.answer_request(
+            running.request.id,
+            state=RequestState.RUNNING,
+            message=f"waiting for {names}",
+            done=done,
+            total=total,
+        )
+
+    def _left(self, running: _Running, station: Station) -> int:
+        if running.request.kind is RequestKind.REPLAY and not running.request.path:
+            cursors = self._state.read.cursors(station.key)
+            left = 0
+            for shard, cursor in cursors.items():
+                reader = station.journals.reader(shard)
+                left += reader.count(after=cursor.position) if reader is not None else 0
+            return left
+        return self._state.read.count_work_of(station.key, running.request.id)
+
+    def _finish(self, running: _Running, *, exit_code: int = 0, message: str = "") -> None:
+        self._running.remove(running)
+        self._answer(running.request, exit_code=exit_code, message=message, total=running.total)
+
+    def _answer(
+        self, request: Request, *, exit_code: int = 0, message: str = "", total: int = 0
+    ) -> None:
+        self._state.answer_request(
+            request.id,
+            state=RequestState.FAILED if exit_code else RequestState.DONE,
+            exit_code=exit_code,
+            message=message,
+            done=0 if exit_code else total,
+            total=total,
+        )
+        self._log.info(
+            "request.answered", kind=request.kind, id=request.id, exit=exit_code, message=message
+        )
+
+
+def _is_stopped(row: NodeRow) -> bool:
+    return row.paused or bool(row.halted)
+
+
+def _scope(want: Want) -> Scope:
+    if want & Want.TREE:
+        return Scope.TREE
+    return Scope.LISTING if want & Want.LISTING else Scope.ENTRY

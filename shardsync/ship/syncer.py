@@ -1,0 +1,415 @@
+"""The Syncer of one Node: reads what is pending, has it delivered, then records how far it came.
+
+One `tick()` is one unit of work. Everything it decides on is in state.db and
+the Journals, so that a killed Syncer goes on where the record says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import os
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from shardsync.clock import Clock
+from shardsync.config.settings import NodeSettings, SyncSettings
+from shardsync.errors import StateUnusable
+from shardsync.journal.records import (
+    BatchRecord,
+    Compare,
+    Cursor,
+    NodeRow,
+    Work,
+    WorkReason,
+)
+from shardsync.journal.state_writer import StateWriter
+from shardsync.log import ChangeOnly, Log
+from shardsync.model import NodeState, Scope
+from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
+from shardsync.ship.delivery import Delivered, Delivery, NodeTrouble, RootLost
+from shardsync.ship.first_contact import FirstContact
+from shardsync.ship.fold import Pending, Want, fold, rebase
+from shardsync.ship.journals import TreeJournals, Unread
+from shardsync.ship.observer import BatchOutcome, ShipObserver
+
+_NODE_BACKOFF = (1.0, 60.0)
+_WORK_BACKOFF = (5.0, 600.0)
+_IDLE_SECONDS = 5.0
+_ROOT_LOST_SECONDS = 2.0
+_RETRIES_AT_ONCE = 1000
+
+
+class Did(enum.Enum):
+    """What one tick did."""
+
+    NOTHING = "nothing"
+    SHIPPED = "shipped"
+    WORKED = "worked"
+    CONTACTED = "contacted"
+    FAILED = "failed"
+    HALTED = "halted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """The record of one tick. `wait_seconds`: until the next one, if nothing wakes it before."""
+
+    did: Did
+    wait_seconds: float = 0.0
+    paths: int = 0
+    error: str = ""
+
+
+class Syncer:
+    """Keeps one Node in step. The only one that moves the Node's Cursors."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeSettings,
+        journals: TreeJournals,
+        state: StateWriter,
+        delivery: Delivery,
+        first_contact: FirstContact,
+        budget: DeletionBudget,
+        limits: SyncSettings,
+        observer: ShipObserver,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._node = node
+        self._journals = journals
+        self._state = state
+        self._delivery = delivery
+        self._first_contact = first_contact
+        self._budget = budget
+        self._limits = limits
+        self._observer = observer
+        self._clock = clock
+        self._log = log
+        self._said = ChangeOnly(clock=clock)
+        self._random = random.Random()  # noqa: S311 (jitter, no secret)
+        self._is_urgent = False
+        self._news = asyncio.Event()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(tree, name)."""
+        return self._node.key
+
+    def wake(self) -> None:
+        """There is news: tick again soon."""
+        self._news.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Tick until told to stop; the tick under way is finished first."""
+        while not stopping.is_set():
+            self._news.clear()
+            tick = await self.tick()
+            if tick.wait_seconds:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), tick.wait_seconds)
+
+    def hurry(self) -> None:
+        """Ship what is still settling too, and try what backs off now: a flush waits for it."""
+        self._is_urgent = True
+        self._state.set_retry_due(self.key)
+        self.wake()
+
+    async def tick(self) -> Tick:
+        """Do one unit of work: first contact, one Batch, or one piece of open work.
+
+        Crash safety: Cursors and work rows are written in one transaction after
+        rsync succeeded; a crash in between ships the same again.
+        """
+        row = self._state.know_node(self.key)
+        waiting = self._must_wait(row)
+        if waiting is not None:
+            return waiting
+        try:
+            return await self._work(row)
+        except NodeTrouble as error:
+            return self._back_off(row, error)
+        except TooManyDeletions as error:
+            return self._halt(error)
+        except RootLost as error:
+            return self._wait_for_root(error)
+        except StateUnusable as error:
+            self._say("node.state_unusable", error)
+            return Tick(did=Did.FAILED, wait_seconds=_IDLE_SECONDS, error=str(error))
+
+    async def _work(self, row: NodeRow) -> Tick:
+        if not row.contacted:
+            return await self._contact()
+        cursors = self._led_on(self._state.read.cursors(self.key))
+        unread = self._unread(cursors)
+        if unread.rows:
+            return await self._ship(row, unread)
+        self._is_urgent = False
+        due = self._due_work()
+        if due:
+            return await self._ship_work(row, due)
+        self._state.note_history(self.key, cursors)
+        self._settle(row)
+        return Tick(did=Did.NOTHING, wait_seconds=self._idle_seconds(unread))
+
+    async def _contact(self) -> Tick:
+        if not await self._first_contact.begin():
+            return Tick(did=Did.NOTHING, wait_seconds=0.2)
+        return Tick(did=Did.CONTACTED)
+
+    def _led_on(self, cursors: dict[str, Cursor]) -> dict[str, Cursor]:
+        """The Cursors with those of new Shards; reconciles where no Journal leads on."""
+        standing = self._journals.standing(cursors)
+        if standing.lost or standing.behind:
+            state = NodeState.BEHIND_RETENTION if standing.behind else NodeState.FOLLOWING
+            self._log.warning(
+                "node.reconcile", lost=standing.lost or "-", behind=standing.behind or "-"
+            )
+            self._first_contact.reconcile(state=state, shards=[*standing.lost, *standing.behind])
+            cursors = self._state.read.cursors(self.key)
+        if standing.fresh:
+            self._state.record(self.key, BatchRecord(cursors=standing.fresh))
+            cursors = {**cursors, **standing.fresh}
+        return cursors
+
+    def _unread(self, cursors: dict[str, Cursor]) -> Unread:
+        settled = None
+        if self._limits.delay_seconds and not self._is_urgent:
+            settled = self._clock.wall_us() - int(self._limits.delay_seconds * 1_000_000)
+        return self._journals.unread(
+            cursors, limit=self._limits.batch_paths, settled_before=settled
+        )
+
+    async def _ship(self, row: NodeRow, unread: Unread) -> Tick:
+        began = self._clock.monotonic()
+        folded: dict[bytes, Pending] = {}
+        fold(unread.rows, folded)
+        pending = list(self._rebased(folded.values()))
+        delivered = await self._delivery.deliver(
+            pending, owned=bool(row.owned), allow_delete=row.allow_delete
+        )
+        now = self._clock.wall_us()
+        failed = self._failed_work(delivered, {item.path: item for item in pending})
+        self._state.record(
+            self.key,
+            BatchRecord(
+                cursors=unread.cursors,
+                work_added=failed,
+                deleted_entries=self._budget.take_spent(),
+                finished_at=now,
+            ),
+        )
+        self._note_success(row, delivered, began)
+        self._observer.changes_shipped(
+            self.key, ((now - observed_at) / 1e6 for _, _, _, _, observed_at, _ in unread.rows)
+        )
+        return Tick(did=Did.SHIPPED, paths=len(pending))
+
+    def _rebased(self, pending: Iterable[Pending]) -> Iterable[Pending]:
+        for item in pending:
+            moved = rebase(item.path, item.want, os.fsencode(self._node.subtree))
+            if moved is not None:
+                yield Pending(path=moved[0], want=moved[1], since=item.since)
+
+    def _due_work(self) -> list[Work]:
+        """The retries that are due, all together; else the next piece of a reconcile."""
+        due = self._state.read.work_due(
+            self.key, now_us=self._clock.wall_us(), limit=_RETRIES_AT_ONCE
+        )
+        if due and due[0].reason is WorkReason.RETRY:
+            return [
+                item
+                for item in due
+                if item.reason is WorkReason.RETRY and item.compare is due[0].compare
+            ]
+        return due[:1]
+
+    async def _ship_work(self, row: NodeRow, due: Sequence[Work]) -> Tick:
+        began = self._clock.monotonic()
+        pending = [
+            Pending(path=item.path, want=_WANT_OF[item.scope], since=item.since) for item in due
+        ]
+        delivered = await self._delivery.deliver(
+            pending,
+            owned=bool(row.owned),
+            compare=due[0].compare,
+            allow_delete=row.allow_delete,
+            again=due[0].reason is WorkReason.RETRY,
+        )
+        by_path = {item.path: item for item in pending}
+        known = {item.path: item for item in due}
+        again = self._failed_work(delivered, by_path, known)
+        kept = {(item.path, item.scope) for item in again if item.reason is WorkReason.RETRY}
+        self._state.record(
+            self.key,
+            BatchRecord(
+                work_added=again,
+                work_done=[
+                    item.id
+                    for item in due
+                    if item.reason is not WorkReason.RETRY or (item.path, item.scope) not in kept
+                ],
+                deleted_entries=self._budget.take_spent(),
+            ),
+        )
+        self._note_success(row, delivered, began)
+        return Tick(did=Did.WORKED, paths=len(due))
+
+    def _failed_work(
+        self,
+        delivered: Delivered,
+        pending: dict[bytes, Pending],
+        known: dict[bytes, Work] | None = None,
+    ) -> list[Work]:
+        """A work row for each path that failed, with its own back-off."""
+        rows = []
+        now = self._clock.wall_us()
+        for path, failed in delivered.failed.items():
+            before = (known or {}).get(path)
+            attempts = (before.attempts if before else 0) + 1
+            since = pending[path].since if path in pending else now
+            rows.append(
+                Work(
+                    path=path,
+                    scope=failed.scope,
+                    compare=before.compare if before else Compare.CONTENT,
+                    reason=WorkReason.RETRY,
+                    since=since,
+                    request=before.request if before else "",
+                    attempts=attempts,
+                    not_before=now + self._delay_us(attempts, _WORK_BACKOFF),
+                    last_error=failed.reason,
+                )
+            )
+            self._log.warning("path.failed", path=path, attempts=attempts, error=failed.reason)
+        return rows
+
+    def _note_success(self, row: NodeRow, delivered: Delivered, began: float) -> None:
+        seconds = self._clock.monotonic() - began
+        values: dict[str, object] = {"last_success": self._clock.wall_us()}
+        if row.attempts or row.last_error:
+            values |= {"attempts": 0, "not_before": 0, "last_error": ""}
+        if delivered.failed:
+            values["last_error"] = next(iter(delivered.failed.values())).reason
+        if row.allow_delete:
+            values["allow_delete"] = 0
+        self._state.set_node(self.key, **values)
+        if delivered.foreign:
+            self._state.set_foreign(self.key, delivered.foreign)
+        self._said.reset()
+        self._settle(row)
+        self._observer.batch_finished(
+            self.key,
+            BatchOutcome.PARTIAL if delivered.failed else BatchOutcome.SHIPPED,
+            seconds=seconds,
+            shipped_paths=delivered.shipped,
+            deleted_paths=delivered.deleted,
+            shipped_bytes=delivered.bytes_sent,
+        )
+        self._log.info(
+            "batch.shipped",
+            paths=delivered.shipped,
+            deleted=delivered.deleted,
+            failed=len(delivered.failed),
+            bytes=delivered.bytes_sent,
+            seconds=seconds,
+        )
+
+    def _settle(self, row: NodeRow) -> None:
+        """Set the state that follows from what is open."""
+        reasons = self._state.read.work_reasons(self.key)
+        state = NodeState.FOLLOWING
+        if WorkReason.BOOTSTRAP in reasons:
+            state = NodeState.BOOTSTRAPPING
+        elif WorkReason.RECONCILE in reasons and row.state is NodeState.BEHIND_RETENTION:
+            state = NodeState.BEHIND_RETENTION
+        progress = self._first_contact.progress()
+        if state is not row.state or progress != row.progress:
+            if state is not row.state:
+                self._log.info("node.state", was=row.state, now=state)
+            self._state.set_node(self.key, state=state.value, progress=progress)
+
+    def _must_wait(self, row: NodeRow) -> Tick | None:
+        now = self._clock.wall_us()
+        if row.paused:
+            if row.paused_until is None or now < row.paused_until:
+                self._set_state(row, NodeState.PAUSED)
+                return Tick(did=Did.NOTHING, wait_seconds=_IDLE_SECONDS)
+            self._state.set_node(self.key, paused=0, paused_until=None)
+        if row.halted:
+            self._set_state(row, NodeState.HALTED)
+            return Tick(did=Did.NOTHING, wait_seconds=_IDLE_SECONDS)
+        # A clock that was set back must not make a Node wait longer than its longest back-off.
+        wait = min((row.not_before - now) / 1e6, 1.5 * _NODE_BACKOFF[1])
+        if row.attempts and wait > 0:
+            return Tick(did=Did.NOTHING, wait_seconds=wait)
+        return None
+
+    def _back_off(self, row: NodeRow, error: NodeTrouble) -> Tick:
+        self._budget.take_spent()
+        attempts = row.attempts + 1
+        delay_us = self._delay_us(attempts, _NODE_BACKOFF)
+        self._state.set_node(
+            self.key,
+            state=NodeState.BACKING_OFF.value,
+            attempts=attempts,
+            not_before=self._clock.wall_us() + delay_us,
+            last_error=str(error),
+        )
+        self._say("node.failed", error, attempts=attempts, retry_seconds=delay_us / 1e6)
+        self._observer.batch_finished(self.key, BatchOutcome.FAILED, seconds=0.0)
+        return Tick(did=Did.FAILED, wait_seconds=delay_us / 1e6, error=str(error))
+
+    def _halt(self, error: TooManyDeletions) -> Tick:
+        self._budget.take_spent()
+        self._state.set_node(
+            self.key, state=NodeState.HALTED.value, halted=str(error), last_error=str(error)
+        )
+        self._log.error("node.halted", reason=error, remedy=error.remedy)
+        self._observer.batch_finished(self.key, BatchOutcome.HALTED, seconds=0.0)
+        return Tick(did=Did.HALTED, wait_seconds=_IDLE_SECONDS, error=str(error))
+
+    def _wait_for_root(self, error: RootLost) -> Tick:
+        self._budget.take_spent()
+        self._state.set_node(
+            self.key, state=NodeState.HALTED.value, last_error=f"nothing is sent: {error}"
+        )
+        self._say("node.root_lost", error)
+        return Tick(did=Did.HALTED, wait_seconds=_ROOT_LOST_SECONDS, error=str(error))
+
+    def _set_state(self, row: NodeRow, state: NodeState) -> None:
+        if row.state is not state:
+            self._state.set_node(self.key, state=state.value)
+            self._log.info("node.state", was=row.state, now=state)
+
+    def _say(self, event: str, error: Exception, **fields: object) -> None:
+        if self._said.is_due(str(error)):
+            self._log.warning(event, error=error, **fields)
+
+    def _delay_us(self, attempts: int, bounds: tuple[float, float]) -> int:
+        """Exponential, with jitter so that many Nodes do not come back in step."""
+        first, longest = bounds
+        seconds = min(longest, first * 2.0 ** min(attempts - 1, 30))
+        return int(seconds * self._random.uniform(0.75, 1.25) * 1_000_000)
+
+    def _idle_seconds(self, unread: Unread) -> float:
+        now = self._clock.wall_us()
+        seconds = _IDLE_SECONDS
+        if unread.held_until is not None:
+            due = unread.held_until + int(self._limits.delay_seconds * 1_000_000)
+            seconds = min(seconds, max(0.01, (due - now) / 1e6))
+        next_due = self._state.read.next_due(self.key)
+        if next_due is not None:
+            seconds = min(seconds, max(0.05, (next_due - now) / 1e6))
+        return seconds
+
+
+_WANT_OF = {
+    Scope.ENTRY: Want.CONTENT,
+    Scope.TREE: Want.TREE,
+    Scope.LISTING: Want.LISTING | Want.ATTRIBUTES,
+}

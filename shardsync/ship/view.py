@@ -1,0 +1,108 @@
+"""The Tree's root as the Nodes share it, and as one Node with its subtree sees it.
+
+Holds what is pinned and what was last wrong with it; nothing here ships.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from shardsync.ship.look import Look, Looker
+from shardsync.ship.root import RootGuard, RootTrouble
+
+
+class TreeRoot:
+    """One Tree's guarded root. `trouble`: what the newest check found, None where all is well."""
+
+    def __init__(self, *, guard: RootGuard) -> None:
+        self.guard = guard
+        self.trouble: RootTrouble | None = None
+
+    def check(self) -> RootTrouble | None:
+        """Pin the root if it is not, and check it; a root with trouble is let go.
+
+        Letting go makes it heal: what is mounted again at the path is another
+        mount, which only a new pin can reach.
+        """
+        self.trouble = self.guard.check() if self.guard.is_pinned else self.guard.pin()
+        if self.trouble is not None:
+            self.guard.release()
+        return self.trouble
+
+    def accept(self) -> RootTrouble | None:
+        """Take what stands at the path now for the root."""
+        self.trouble = self.guard.accept()
+        return self.trouble
+
+    def release(self) -> None:
+        """Let go: a plain umount is then possible."""
+        self.guard.release()
+
+
+class NodeView:
+    """What one Node takes of the Tree. Paths are relative to its subtree."""
+
+    def __init__(self, *, root: TreeRoot, subtree: bytes) -> None:
+        self.root = root
+        self._subtree = subtree
+
+    def check(self) -> RootTrouble | None:
+        """As `TreeRoot.check`."""
+        return self.root.check()
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[Looker]:
+        """A Looker for one Batch. Raises OSError where root or subtree cannot be opened."""
+        descriptor = self.root.guard.open_below(self._subtree)
+        looker = Looker(root_fd=descriptor)
+        try:
+            yield looker
+        finally:
+            looker.close()
+            os.close(descriptor)
+
+    def look(self, path: bytes) -> Look:
+        """One look. Raises OSError."""
+        with self.looking() as looker:
+            return looker.look(path)
+
+    def names(self) -> list[tuple[bytes, bool]]:
+        """(name, is a directory) of all that lies directly in it. Raises OSError."""
+        return [
+            (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
+            for entry in self._entries(b"")
+        ]
+
+    def count_entries(self) -> int:
+        """How many entries it has, at all depths: a walk, seconds for a million."""
+        count = 0
+        stack = [b""]
+        while stack:
+            folder = stack.pop()
+            try:
+                entries = self._entries(folder)
+            except OSError:
+                # It went, or may not be read: it then counts as nothing, which is the safe side.
+                continue
+            for entry in entries:
+                count += 1
+                if entry.is_dir(follow_symlinks=False):
+                    name = os.fsencode(entry.name)
+                    stack.append(folder + b"/" + name if folder else name)
+        return count
+
+    def _entries(self, folder: bytes) -> list[os.DirEntry[str]]:
+        below = b"/".join(part for part in (self._subtree, folder) if part)
+        descriptor = self.root.guard.open_below(below)
+        try:
+            # O_PATH, which a scan refuses.
+            reader = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            with os.scandir(reader) as entries:
+                return list(entries)
+        finally:
+            os.close(reader)

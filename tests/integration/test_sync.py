@@ -1,0 +1,70 @@
+"""The sync process on real SQLite and real rsync: what is journaled comes to be on the Nodes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from shardsync.model import Kind, Scope
+from tests.support.compare import differences
+from tests.support.nodes import RsyncDaemon, local_node
+from tests.support.sync import Instance, run, running
+
+
+def test_an_empty_node_is_filled_and_then_followed(tmp_path: Path) -> None:
+    """Bootstrap, then adds, rewrites, chmods, renames, deletions and type changes."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    for number in range(5):
+        (tree / f"d{number}").mkdir()
+        (tree / f"d{number}" / "page").write_text(str(number))
+    (tree / "top").write_text("top")
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            assert differences(tree, node) == []
+            assert sync.state.read.nodes()[("main", "web1")].owned
+            (tree / "d0" / "page").write_text("X")
+            (tree / "d1" / "page").chmod(0o600)
+            os.rename(tree / "d2", tree / "moved")
+            shutil.rmtree(tree / "d3")
+            shutil.rmtree(tree / "d4")
+            (tree / "d4").write_text("a file now")
+            (tree / "link").symlink_to("nowhere")
+            os.unlink(tree / "top")
+            (tree / "top").mkdir()
+            instance.changed("d0/page", "d3/page", "d3", "d4/page", "d4", "link", "top")
+            instance.changed("d1/page", kind=Kind.ATTRIBUTES)
+            instance.changed("d2", "moved", scope=Scope.TREE)
+            await sync.followed()
+            assert differences(tree, node) == []
+
+    run(work)
+
+
+def test_a_daemon_node_is_led_on_after_a_restart(tmp_path: Path) -> None:
+    """Cursors outlive the process: nothing is sent again, nothing is missed."""
+    instance = Instance(tmp_path, shards=2)
+    (tmp_path / "module").mkdir()
+    (instance.tree / "a").write_text("1")
+
+    async def first() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+
+    async def second() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            assert (tmp_path / "module" / "a").read_text() == "1"
+            assert (tmp_path / "module" / "b").read_text() == "2"
+
+    with RsyncDaemon(workspace=tmp_path, path=tmp_path / "module") as daemon:
+        instance.nodes = [daemon.node()]
+        run(first)
+        (instance.tree / "b").write_text("2")
+        (tmp_path / "module" / "a").write_text("1")
+        instance.changed("b", shard=1)
+        run(second)

@@ -1,0 +1,1 @@
+"""Measurements beside peers; `tools/bench` runs them."""
