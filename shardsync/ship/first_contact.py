@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings
-from shardsync.journal.records import Compare, Cursor, Work, WorkReason
+from shardsync.journal.records import Compare, Cursor, NodeRow, Work, WorkReason
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState, Scope
@@ -22,6 +25,29 @@ from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping, differences
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.view import NodeView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What of the settings decides which files a Node holds, and where."""
+
+    target: str
+    root: str
+    subtree: str
+    filters: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """For state.db."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Fingerprint | None:
+        """What `text` gave; None for "" (a new Node)."""
+        if not text:
+            return None
+        values = json.loads(text)
+        return cls(**{**values, "filters": tuple(values["filters"])})
 
 
 class FirstContact:
@@ -36,10 +62,12 @@ class FirstContact:
         transport: Shipping,
         view: NodeView,
         is_excluded: IsExcluded,
+        fingerprint: Fingerprint,
         clock: Clock,
         log: Log,
     ) -> None:
         self._node = node
+        self._fingerprint = fingerprint
         self._journals = journals
         self._state = state
         self._transport = transport
@@ -49,6 +77,52 @@ class FirstContact:
         self._log = log
         self._most = 0
 
+    def adapt(self, row: NodeRow) -> bool:
+        """Answer to settings that changed since the Node was last served; whether they did.
+
+        Another target is another Node: first contact begins. Another root,
+        subtree or set of patterns is compared; what is newly excluded stays.
+        """
+        if row.fingerprint == self._fingerprint.text:
+            return False
+        before = Fingerprint.parse(row.fingerprint)
+        if row.contacted and before is not None:
+            if before.target != self._fingerprint.target:
+                self._log.warning("node.moved", was=before.target, now=self._fingerprint.target)
+                self._state.set_node(self._node.key, contacted=0, owned=None, capabilities="")
+            else:
+                self._log.info("node.reconcile", reason="its part of the tree was redefined")
+                self.reconcile()
+        self._state.set_node(self._node.key, fingerprint=self._fingerprint.text)
+        return True
+
+    async def look_again(self) -> bool:
+        """After an outage: whether the Node lost what it had, which opens a reconcile.
+
+        A name at the Tree's top that the Node should have and has not says that its
+        disk was replaced or emptied meanwhile. Raises NodeTrouble.
+        """
+        listing = await self._transport.list_root()
+        if listing.result.outcome is Outcome.NOTHING:
+            raise NodeTrouble(listing.result)
+        expected = {
+            name for name, is_dir in self._view.names() if not self._is_excluded(name, is_dir)
+        }
+        lost = expected - set(listing.names)
+        if listing.is_cut or not lost:
+            return False
+        self._log.warning(
+            "node.changed_while_away", missing=len(lost), example=min(lost), answer="reconcile"
+        )
+        self.reconcile()
+        return True
+
+    def check_root(self) -> None:
+        """Raise RootLost unless the Tree's root is what it was."""
+        trouble = self._view.check()
+        if trouble is not None:
+            raise RootLost(trouble.message)
+
     async def begin(self) -> bool:
         """Meet the Node: note the Positions, find out whether it is owned, open the bootstrap.
 
@@ -57,9 +131,7 @@ class FirstContact:
         """
         if not self._journals.are_observing():
             return False
-        trouble = self._view.check()
-        if trouble is not None:
-            raise RootLost(trouble.message)
+        self.check_root()
         cursors = self._journals.newest()
         is_empty = await self._is_empty()
         is_identical = not is_empty and await self._is_identical()

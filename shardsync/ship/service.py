@@ -24,7 +24,7 @@ from shardsync.log import ChangeOnly, Log
 from shardsync.ship.command import Capabilities
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivery
-from shardsync.ship.first_contact import FirstContact
+from shardsync.ship.first_contact import Fingerprint, FirstContact
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator, Station
@@ -178,6 +178,12 @@ class SyncService:
             transport=transport,
             view=view,
             is_excluded=path_filter.excludes,
+            fingerprint=Fingerprint(
+                target=str(node.target),
+                root=str(self._settings.tree(node.tree).root),
+                subtree=node.subtree,
+                filters=tuple(path_filter.rsync_arguments()),
+            ),
             clock=self._clock,
             log=log,
         )

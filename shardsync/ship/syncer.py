@@ -142,8 +142,17 @@ class Syncer:
             return Tick(did=Did.FAILED, wait_seconds=_IDLE_SECONDS, error=str(error))
 
     async def _work(self, row: NodeRow) -> Tick:
+        self._first_contact.check_root()
+        if self._first_contact.adapt(row):
+            return Tick(did=Did.CONTACTED)
         if not row.contacted:
             return await self._contact()
+        if row.attempts:
+            # Whatever the outage was, the Node may have come back as another machine.
+            await self._first_contact.look_again()
+            self._state.set_node(self.key, attempts=0, not_before=0, last_error="")
+            self._said.reset()
+            self._log.info("node.reached", after_attempts=row.attempts)
         cursors = self._led_on(self._state.read.cursors(self.key))
         unread = self._unread(cursors)
         if unread.rows:
