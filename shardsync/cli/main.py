@@ -23,6 +23,7 @@ from shardsync.errors import ShardsyncError, UsageError
 _INTERRUPTED = 130
 _COMMANDS = {
     "status": "shardsync.cli.status:status",
+    "verify": "shardsync.cli.verify:verify",
     "trace": "shardsync.cli.trace:trace",
     "journal": "shardsync.cli.journal:journal",
 }

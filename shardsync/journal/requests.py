@@ -73,6 +73,11 @@ def send(folder: Path, request: Request) -> None:
     os.replace(beside, folder / (request.id + _SUFFIX))
 
 
+def withdraw(folder: Path, request: Request) -> None:
+    """Take a request back that was not received yet. Idempotent."""
+    (folder / (request.id + _SUFFIX)).unlink(missing_ok=True)
+
+
 def receive(folder: Path) -> list[tuple[Path, Request | str]]:
     """All requests in the spool, oldest first: the file, and what it asks or why it is no request.
 

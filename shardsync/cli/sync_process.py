@@ -1,0 +1,132 @@
+"""The sync process as a program: the service, its metrics and its HTTP server put together.
+
+Lies in cli/ because only here everything may be imported. SIGTERM and SIGINT
+end it after the Batches under way. Run by supervisord:
+`python -m shardsync.cli.sync_process --state DIR --settings FILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from shardsync.clock import Clock, SystemClock
+from shardsync.config.load import load_settings
+from shardsync.config.settings import Settings
+from shardsync.errors import AlreadyRunning, ShardsyncError, StateUnusable
+from shardsync.journal.locks import FileLock
+from shardsync.journal.state_writer import StateWriter
+from shardsync.layout import StateDirectory
+from shardsync.log import ChangeOnly, Log, start_logging
+from shardsync.observe.exporter import Exporter, build_registry
+from shardsync.observe.figures import SyncMetrics
+from shardsync.observe.liveness import Liveness
+from shardsync.ship.service import SyncService
+
+_LOCK_SECONDS = 20.0
+_LISTEN_AGAIN_SECONDS = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until told to stop; returns the exit code."""
+    start_logging()
+    log = Log("sync")
+    arguments = _parse(argv)
+    try:
+        settings = load_settings(arguments.settings, os.environ, Path.cwd(), root_must_exist=False)
+        state = StateDirectory(path=arguments.state)
+        state.make()
+        with _lock(state, SystemClock()):
+            asyncio.run(_serve(settings, state, SystemClock(), log))
+    except ShardsyncError as error:
+        return _give_up(log, error)
+    except OSError as error:
+        return _give_up(log, StateUnusable(f"{arguments.state}: {error}"))
+    return 0
+
+
+def _give_up(log: Log, error: ShardsyncError) -> int:
+    log.error("sync.failed", error=error, remedy=error.remedy)
+    return error.exit_code
+
+
+async def _serve(settings: Settings, state: StateDirectory, clock: Clock, log: Log) -> None:
+    metrics = SyncMetrics(rsyncs_limit=settings.sync.max_rsyncs)
+    service = SyncService(
+        settings=settings,
+        state=StateWriter.open(state.state_db, clock=clock),
+        observer=metrics,
+        environment=os.environ,
+        clock=clock,
+        log=log,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.stop)
+    exporting = asyncio.create_task(_export(settings, state, metrics, clock, log))
+    try:
+        await service.serve()
+    finally:
+        exporting.cancel()
+        await asyncio.gather(exporting, return_exceptions=True)
+
+
+async def _export(
+    settings: Settings, state: StateDirectory, metrics: SyncMetrics, clock: Clock, log: Log
+) -> None:
+    """Serve /metrics until cancelled. A port in use is no reason not to ship: try again."""
+    if settings.metrics_listen is None:
+        return
+    registry = build_registry(
+        state=state, settings=settings, metrics=metrics, clock=clock, log=log
+    )
+    exporter = Exporter(registry=registry, listen=settings.metrics_listen)
+    repeats = ChangeOnly(clock=clock)
+    try:
+        while not _start(exporter, log, repeats):  # noqa: ASYNC110 (nothing tells of a free port)
+            await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
+        log.info("metrics.listening", host=settings.metrics_listen[0], port=exporter.port)
+        await asyncio.Event().wait()
+    finally:
+        exporter.stop()
+
+
+def _start(exporter: Exporter, log: Log, repeats: ChangeOnly) -> bool:
+    try:
+        exporter.start()
+    except StateUnusable as error:
+        trouble = str(error)
+    else:
+        return True
+    if repeats.is_due(trouble):
+        log.error("metrics.not_listening", error=trouble)
+    return False
+
+
+def _lock(state: StateDirectory, clock: Clock) -> FileLock:
+    """The sync process's own lock; an old one that is just ending is waited for."""
+    deadline = clock.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return FileLock.acquire(state.lock(Liveness.SYNC))
+        except AlreadyRunning:
+            if clock.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="shardsync.cli.sync_process", description=__doc__)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--settings", type=Path, required=True)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Nodes reached straight from the command line, beside or without the sync process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from shardsync.cli.invocation import Invocation
+from shardsync.config.patterns import PathFilter, node_filter
+from shardsync.config.settings import NodeSettings
+from shardsync.errors import NodesFailed
+from shardsync.ship.outcome import Trouble
+from shardsync.ship.root import RootGuard
+from shardsync.ship.transport import NodeTransport
+
+OURS = frozenset({Trouble.SOURCE, Trouble.UNATTRIBUTED, Trouble.PATHS, Trouble.DEADLINE})
+"""Troubles that do not mean: the Node does not answer, or refuses us."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """One Node with its transport. `filter`: for paths relative to the Node's own root."""
+
+    node: NodeSettings
+    transport: NodeTransport
+    filter: PathFilter
+
+    def tree_path(self, path: bytes) -> bytes:
+        """A path of the Node's as the Tree has it."""
+        subtree = os.fsencode(self.node.subtree)
+        return b"/".join(part for part in (subtree, path) if part)
+
+
+def reach(call: Invocation, node: NodeSettings, root: RootGuard) -> Reach:
+    """A transport of our own to the Node, reading from `root`."""
+    path_filter = node_filter(node).rebased(os.fsencode(node.subtree))
+    transport = NodeTransport(
+        node=node,
+        source=root,
+        clock=call.clock,
+        environment=call.env,
+        filters=tuple(path_filter.rsync_arguments()),
+    )
+    return Reach(node=node, transport=transport, filter=path_filter)
+
+
+def pin_roots(call: Invocation, trees: set[str]) -> dict[str, RootGuard]:
+    """The roots of these Trees, pinned for as long as they are compared. Raises NodesFailed."""
+    roots = {}
+    for name in sorted(trees):
+        tree = call.settings.tree(name)
+        root = RootGuard(path=os.fsencode(tree.root), marker=tree.marker)
+        trouble = root.pin()
+        if trouble is not None:
+            raise NodesFailed(f"tree {name}: {trouble.message}", hint="mount or create the root")
+        roots[name] = root
+    return roots

@@ -1,0 +1,193 @@
+"""`shardsync verify`: compare Nodes with the Tree, change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+import click
+
+from shardsync.cli.invocation import Invocation
+from shardsync.cli.options import config_option, examples, json_option, node_option, tree_option
+from shardsync.cli.output import Meter, print_json, say, tell
+from shardsync.cli.transports import OURS, Reach, pin_roots, reach
+from shardsync.config.settings import NodeSettings
+from shardsync.errors import DifferencesFound, NodesFailed, NodeUnreachable
+from shardsync.escape import json_path, printable, printable_text
+from shardsync.model import NodeState
+from shardsync.observe.pending import PendingPaths
+from shardsync.ship.outcome import RunResult
+from shardsync.ship.root import RootGuard
+from shardsync.ship.transport import Difference, What
+from shardsync.ship.verify import Verifier
+
+_DEADLINE_SECONDS = 7 * 86400.0
+"""Millions of files over a slow line, with checksums, take days; silence is noticed by itself."""
+_SHOWN = 100
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """How one Node compares. `failed`: the run that could not compare all, or None."""
+
+    node: NodeSettings
+    different: list[tuple[bytes, str]]
+    pending: int = 0
+    failed: RunResult | None = None
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether all was compared and nothing differs."""
+        return not self.different and self.failed is None
+
+
+@click.command(
+    epilog=examples("shardsync flush && shardsync verify", "shardsync verify --checksum --json")
+)
+@config_option
+@tree_option
+@node_option
+@click.option("--checksum", is_flag=True, help="Compare contents, not only size and time.")
+@json_option
+@click.pass_obj
+def verify(
+    call: Invocation, tree: str | None, nodes: tuple[str, ...], checksum: bool, as_json: bool
+) -> None:
+    """Compare nodes with the tree, changing nothing.
+
+    Exits 0 when all are identical, 3 when some differ, 13 when one cannot be
+    reached. What is on its way to a following node is no difference.
+    """
+    keys = call.nodes(tree, nodes)
+    chosen = [node for node in call.settings.nodes if node.key in keys]
+    verdicts = asyncio.run(_verify_all(call, chosen, checksum=checksum))
+    if as_json:
+        print_json({"nodes": [_document(verdict) for verdict in verdicts]})
+    for verdict in verdicts:
+        _show(verdict, quiet=as_json)
+    _judge(verdicts)
+
+
+async def _verify_all(
+    call: Invocation, nodes: list[NodeSettings], *, checksum: bool
+) -> list[Verdict]:
+    """All Nodes side by side, as many as may have an rsync at a time."""
+    roots = pin_roots(call, {node.tree for node in nodes})
+    excused = _excused(call)
+    slots = asyncio.Semaphore(call.settings.sync.max_rsyncs)
+    with Meter(title="verify", clock=call.clock) as meter:
+
+        async def one(node: NodeSettings) -> Verdict:
+            async with slots:
+                is_excused = node.key in excused
+                return await _verify(
+                    call, node, roots[node.tree], meter, checksum=checksum, is_excused=is_excused
+                )
+
+        try:
+            return await asyncio.gather(*(one(node) for node in nodes))
+        finally:
+            for root in roots.values():
+                root.release()
+
+
+async def _verify(
+    call: Invocation,
+    node: NodeSettings,
+    root: RootGuard,
+    meter: Meter,
+    *,
+    checksum: bool,
+    is_excused: bool,
+) -> Verdict:
+    reached = reach(call, node, root)
+    verdict = Verdict(node=node, different=[])
+    pending = PendingPaths(state=call.state, plan=call.plan(), node=node.key, clock=call.clock)
+    verifier = Verifier(
+        transport=reached.transport,
+        clock=call.clock,
+        is_pending=lambda path: is_excused and pending.holds(reached.tree_path(path)),
+    )
+    with contextlib.closing(pending):
+        try:
+            async for difference in verifier.differences(
+                checksum=checksum, deadline_seconds=_DEADLINE_SECONDS
+            ):
+                if _counts(reached, difference):
+                    path = reached.tree_path(difference.path)
+                    verdict.different.append((path, difference.what.value))
+                    meter.show(f"{node.name}: {len(verdict.different):,} differences")
+        finally:
+            await reached.transport.close()
+    verdict.pending = verifier.verification.pending
+    verdict.failed = verifier.verification.failed
+    return verdict
+
+
+def _counts(reached: Reach, difference: Difference) -> bool:
+    """What rsync names although it is excluded, or stays because nothing is deleted, is none."""
+    if difference.what is What.EXTRANEOUS and not reached.node.delete:
+        return False
+    return not reached.filter.excludes(difference.path, difference.is_directory)
+
+
+def _excused(call: Invocation) -> set[tuple[str, str]]:
+    """Nodes that are being shipped to: only there is "on its way" an excuse for a difference."""
+    with contextlib.closing(call.status_reader()) as reader:
+        return {
+            (node.tree, node.name)
+            for node in reader.read().nodes
+            if node.state is NodeState.FOLLOWING
+        }
+
+
+def _document(verdict: Verdict) -> dict[str, object]:
+    different: list[dict[str, str]] = [
+        {**json_path(path), "why": why} for path, why in sorted(verdict.different)
+    ]
+    if verdict.failed is not None:
+        message = printable_text(verdict.failed.message)
+        different.append({"path": "", "why": f"not compared: {message}"})
+    return {
+        "tree": verdict.node.tree,
+        "name": verdict.node.name,
+        "identical": verdict.is_identical,
+        "different": different,
+    }
+
+
+def _show(verdict: Verdict, *, quiet: bool) -> None:
+    """`quiet`: the JSON holds it; only what went wrong is told beside."""
+    name = printable_text(verdict.node.name)
+    if verdict.failed is not None:
+        tell(f"{name}: not compared: {printable_text(verdict.failed.message)}")
+    if quiet:
+        return
+    if verdict.is_identical:
+        on_its_way = f", {verdict.pending:,} paths on their way" if verdict.pending else ""
+        say(f"{name}: identical{on_its_way}")
+        return
+    if verdict.different:
+        say(f"{name}: {len(verdict.different):,} paths differ")
+    for path, why in sorted(verdict.different)[:_SHOWN]:
+        say(f"  {printable(path) or './'}: {why}")
+    if len(verdict.different) > _SHOWN:
+        say(f"  ... and {len(verdict.different) - _SHOWN:,} more (--json prints all)")
+
+
+def _judge(verdicts: list[Verdict]) -> None:
+    """Raise what the exit code must say: a Node that was not compared weighs more."""
+    failed = [verdict for verdict in verdicts if verdict.failed is not None]
+    unreachable = [v for v in failed if v.failed is not None and v.failed.trouble not in OURS]
+    if unreachable:
+        raise NodeUnreachable(f"verify: not compared: {_names(unreachable)}")
+    if failed:
+        raise NodesFailed(f"verify: not compared: {_names(failed)}")
+    different = [verdict for verdict in verdicts if not verdict.is_identical]
+    if different:
+        raise DifferencesFound(f"verify: different: {_names(different)}")
+
+
+def _names(verdicts: list[Verdict]) -> str:
+    return ", ".join(printable_text(verdict.node.name) for verdict in verdicts)
