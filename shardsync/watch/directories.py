@@ -119,7 +119,7 @@ class DirectoryTable:
                 return None
             index = wd & _LAST
             parent = page.parents[index]
-            if parent == _FREE or parent == _DETACHED:  # noqa: PLR1714 (a set costs more here)
+            if parent in {_FREE, _DETACHED}:
                 return None
             start = page.offsets[index]
             parts.append(bytes(page.names[start : page.names.index(0, start)]))

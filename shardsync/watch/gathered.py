@@ -35,7 +35,7 @@ class Gathered:
 
     def __init__(self) -> None:
         self.entries: dict[bytes, int] = {}
-        self.folders: set[bytes] = set()
+        self._folders: set[bytes] = set()
         self._moved: dict[bytes, bytes] = {}
         self._wide: dict[tuple[bytes, int], bytes | None] = {}
 
@@ -46,7 +46,7 @@ class Gathered:
         """`path` alone, its bytes included."""
         self.entries[path] = _CONTENT
         if is_dir:
-            self.folders.add(path)
+            self._folders.add(path)
         if moved_from is not None:
             self._moved[path] = moved_from
 
@@ -54,7 +54,7 @@ class Gathered:
         """`path` alone, its attributes only."""
         self.entries.setdefault(path, _ATTRIBUTES)
         if is_dir:
-            self.folders.add(path)
+            self._folders.add(path)
 
     def tree(self, path: bytes, *, moved_from: bytes | None = None) -> None:
         """`path` and all below it."""
@@ -68,7 +68,7 @@ class Gathered:
     def take(self, *, observed_at: int, excluded: Filter) -> list[Row]:
         """The rows, excluded paths left out, and begin anew. The root is never a row by itself."""
         excludes = excluded.excludes
-        folders, moved = self.folders, self._moved
+        folders, moved = self._folders, self._moved
         rows: list[Row] = [
             (path, _ENTRY, kind, observed_at, moved.get(path))
             for path, kind in self.entries.items()
@@ -81,7 +81,7 @@ class Gathered:
         ]
         if moved or self._wide:
             rows = [_without_excluded_origin(row, excluded) for row in rows]
-        self.__init__()  # type: ignore[misc] # noqa: PLC2801 (begin anew, field by field)
+        self.entries, self._folders, self._moved, self._wide = {}, set(), {}, {}
         return rows
 
 

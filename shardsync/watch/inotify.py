@@ -14,8 +14,13 @@ import logging
 import os
 import struct
 import termios
+import warnings
 
-import pyinotify
+with warnings.catch_warnings():
+    warnings.simplefilter(
+        "ignore", DeprecationWarning
+    )  # it imports asyncore, and uses none of it here
+    import pyinotify
 
 logging.getLogger("pyinotify").handlers.clear()  # it adds one of its own at import
 

@@ -18,7 +18,7 @@ from typing import Protocol
 from shardsync.watch.events import Stamp
 
 LOOK_AFTER_SECONDS = 0.1
-"""A close follows a small write within this; looking earlier would cost system calls for nothing."""
+"""A close follows a small write within this: a look before it would be for nothing."""
 
 
 class Look(enum.Enum):

@@ -1,0 +1,133 @@
+"""Puts a Watcher together from its parts, on the real kernel and disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from shardsync.clock import Clock
+from shardsync.journal.plan import Plan, PlannedShard, PlanState
+from shardsync.journal.writer import JournalWriter
+from shardsync.layout import StateDirectory
+from shardsync.log import Log
+from shardsync.watch import guard
+from shardsync.watch.cookies import Cookies
+from shardsync.watch.directories import DirectoryTable
+from shardsync.watch.events import Fold
+from shardsync.watch.gathered import Filter, Gathered
+from shardsync.watch.inotify import COOKIE_MASK, Inotify
+from shardsync.watch.ledger import Ledger
+from shardsync.watch.pending import FileProbe, LinkTable, PendingFiles
+from shardsync.watch.prefixes import Prefixes
+from shardsync.watch.scan import Scanner
+from shardsync.watch.territory import Territory
+from shardsync.watch.watcher import Retention, Watcher
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def prefixes_of(plan: Plan, shard: PlannedShard) -> Prefixes:
+    """What `shard` owns under `plan`.
+
+    A NEW Shard observes beside the old owner, so it minds NEW Shards too; an
+    ACTIVE one goes on as if no NEW one were there.
+    """
+    minded = {PlanState.ACTIVE, shard.state}
+    foreign = [
+        prefix
+        for other in plan.shards
+        if other.tree == shard.tree and other.id != shard.id and other.state in minded
+        for prefix in other.prefixes
+    ]
+    return Prefixes(mine=shard.prefixes, foreign=foreign)
+
+
+def boot_id() -> str:
+    """What tells this boot from all others."""
+    try:
+        with open(_BOOT_ID, encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def open_watcher(
+    *,
+    shard: PlannedShard,
+    plan: Plan,
+    root: bytes,
+    state: StateDirectory,
+    open_journal: Callable[[], JournalWriter],
+    excluded: Filter,
+    max_open_seconds: float,
+    retention: Retention,
+    clock: Clock,
+    log: Log,
+) -> Watcher:
+    """A Watcher ready to `start`; its cookie directory is watched before all else.
+
+    `root`: resolved. Raises OSError (no inotify instance or watch to be had)
+    and StateUnusable.
+    """
+    journal = open_journal()
+    inotify = Inotify.open()
+    folder = os.fsencode(state.cookies)
+    cookie_wd = inotify.add(folder, COOKIE_MASK)
+    table, gathered, links = DirectoryTable(), Gathered(), LinkTable()
+    probe = FileProbe(root=root)
+    pending = PendingFiles(probe=probe, max_open_seconds=max_open_seconds)
+    prefixes = prefixes_of(plan, shard)
+    ledger = Ledger(
+        journal=journal,
+        gathered=gathered,
+        table=table,
+        excluded=excluded,
+        clock=clock,
+        log=log,
+        boot_id=boot_id(),
+        identify=guard.file_system,
+    )
+    scanner = Scanner(
+        root=root,
+        watches=inotify,
+        table=table,
+        memory=ledger,
+        gathered=gathered,
+        links=links,
+        excluded=excluded,
+        clock=clock,
+        prefixes=prefixes,
+        identify=guard.file_system,
+    )
+    territory = Territory(
+        inotify=inotify,
+        table=table,
+        scanner=scanner,
+        gathered=gathered,
+        links=links,
+        excluded=excluded,
+        clock=clock,
+        prefixes=prefixes,
+    )
+    fold = Fold(
+        gathered=gathered, surroundings=territory, opened=pending.opened, cookie_wd=cookie_wd
+    )
+    return Watcher(
+        shard=shard,
+        generation=plan.generation,
+        root=root,
+        inotify=inotify,
+        cookies=Cookies(folder=folder, shard=shard.id),
+        fold=fold,
+        gathered=gathered,
+        pending=pending,
+        links=links,
+        probe=probe,
+        scanner=scanner,
+        territory=territory,
+        ledger=ledger,
+        reopen=open_journal,
+        retention=retention,
+        clock=clock,
+        log=log,
+    )

@@ -1,0 +1,214 @@
+"""The Watcher's dealings with its Journal: commits that may fail and are made again.
+
+A disk that is full must not stop the watching: what could not be committed is
+kept up to a bound; beyond it the rows are forgotten, the Watermark stays where
+it is, and a catch-up finds the changes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shardsync.clock import Clock
+from shardsync.errors import StateUnusable
+from shardsync.journal.progress import Progress
+from shardsync.journal.writer import DirectoryRow, JournalWriter, Row
+from shardsync.log import ChangeOnly, Log
+from shardsync.model import EpochReason, ShardState
+from shardsync.watch.directories import DirectoryTable
+from shardsync.watch.gathered import Filter, Gathered
+
+KEPT_ROWS = 200_000
+_CLOCK_JUMP_US = 2_000_000
+
+
+class Ledger:
+    """Commits what was gathered, with the figures that go into the progress row."""
+
+    def __init__(
+        self,
+        *,
+        journal: JournalWriter,
+        gathered: Gathered,
+        table: DirectoryTable,
+        excluded: Filter,
+        clock: Clock,
+        log: Log,
+        boot_id: str,
+        identify: Callable[[int], str],
+    ) -> None:
+        self.journal = journal
+        self.identify = identify
+        self.directories: list[DirectoryRow] = []
+        self.gone: list[tuple[int, int]] = []
+        self.flushes: list[str] = []
+        self.observed_us = 0
+        self.overflows = 0
+        self.commit_wanted = False
+        self.must_rescan = False
+        self.state: ShardState | None = None
+        self.watermark_us: object = None
+        self._rows: list[Row] = []
+        self._gathered = gathered
+        self._table = table
+        self._excluded = excluded
+        self._clock = clock
+        self._log = log
+        self._said = ChangeOnly(clock=clock)
+        self._boot_id = boot_id
+        self._trouble = ""
+        self._epoch_wanted: EpochReason | None = None
+
+    def commit(self, columns: dict[str, object]) -> int | None:
+        """Write everything; the number of Changes, None where the Journal refuses (kept then).
+
+        Crash safety: one transaction; a failed one is made again with the
+        same rows, so a Change may stand twice and never goes missing.
+        """
+        observed_us = self.observed_us or self._clock.wall_us()
+        self._rows += self._gathered.take(observed_at=observed_us, excluded=self._excluded)
+        if self.must_rescan:
+            self._rows = []
+            columns = {name: columns[name] for name in columns if name != "watermark_us"}
+        try:
+            self._begin_wanted_epoch()
+            self.journal.commit(
+                self._rows,
+                progress={**self._figures(), **columns},
+                directories=self.directories,
+                directories_gone=self.gone,
+                cookies=self.flushes,
+            )
+        except StateUnusable as error:
+            self._refused(error)
+            return None
+        written = len(self._rows)
+        self.watermark_us = columns.get("watermark_us", self.watermark_us)
+        if self._trouble:
+            self._log.info("journal.usable")
+            self._trouble = ""
+            self._said.reset()
+        self._forget()
+        return written
+
+    def begin_epoch(self, reason: EpochReason) -> None:
+        """Start the next Epoch now, or with the next commit that succeeds."""
+        self._epoch_wanted = reason
+        try:
+            self._begin_wanted_epoch()
+        except StateUnusable as error:
+            self._refused(error)
+
+    def end_epoch(self) -> None:
+        """A clean stop."""
+        try:
+            self.journal.end_epoch()
+        except StateUnusable as error:
+            self._refused(error)
+
+    def journaled_since(self, since_us: int) -> dict[bytes, int]:
+        """Path -> newest observed_at; nothing where it cannot be read: more is sent then."""
+        try:
+            return self.journal.journaled_since(since_us)
+        except StateUnusable as error:
+            self._refused(error)
+            return {}
+
+    def directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
+        """As JournalWriter's; None (so: compare the subtree) where it cannot be read."""
+        try:
+            return self.journal.directory(sub_root, inode)
+        except StateUnusable as error:
+            self._refused(error)
+            return None
+
+    def sub_root(self, path: bytes, identity: str) -> int:
+        """As JournalWriter's; 0, which no sub-root has, where it cannot be asked."""
+        try:
+            return self.journal.sub_root(path, identity)
+        except StateUnusable as error:
+            self._refused(error)
+            return 0
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether the Journal refused the last commit."""
+        return bool(self._trouble)
+
+    def prune(self, *, before_us: int, max_bytes: int) -> None:
+        """Drop one slice of what the retention no longer wants."""
+        try:
+            dropped = self.journal.prune(before_us=before_us, max_bytes=max_bytes)
+        except StateUnusable as error:
+            self._refused(error)
+            return
+        if dropped:
+            self._log.info("journal.pruned", changes=dropped)
+
+    def is_in_place(self) -> bool:
+        """Whether the Journal's file still is where others look for it."""
+        return self.journal.is_in_place()
+
+    def replace(self, journal: JournalWriter) -> None:
+        """Go on in another Journal."""
+        self.journal.close()
+        self.journal = journal
+        self.directories.clear()
+        self.gone.clear()
+
+    def close(self) -> None:
+        """Close the Journal."""
+        self.journal.close()
+
+    def clock_columns(self) -> dict[str, object]:
+        """What tells the next start whether it can trust times: boot and clock."""
+        return {
+            "boot_id": self._boot_id,
+            "clock_offset_us": self._clock.wall_us() - self._clock.boottime_us(),
+        }
+
+    def why_compare(self, progress: Progress, *, since_us: int) -> str:
+        """Why times cannot tell what changed since `progress`, or ""."""
+        if progress.watermark_us is None:
+            return ""
+        if since_us > self._clock.wall_us():
+            return "the clock was set back"
+        if progress.boot_id and progress.boot_id != self._boot_id:
+            return "" if progress.clean_stop else "the machine went down without a clean stop"
+        offset = self._clock.wall_us() - self._clock.boottime_us()
+        if progress.boot_id and abs(offset - progress.clock_offset_us) > _CLOCK_JUMP_US:
+            return "the clock was set"
+        return ""
+
+    def _figures(self) -> dict[str, object]:
+        figures: dict[str, object] = {
+            "watches": len(self._table),
+            "directories": len(self._table),
+            "overflows": self.overflows,
+            "last_error": self._trouble,
+        }
+        if self.commit_wanted:
+            figures["heartbeat_us"] = self._clock.wall_us()
+            figures.update(self.clock_columns())
+        return figures
+
+    def _begin_wanted_epoch(self) -> None:
+        if self._epoch_wanted is not None:
+            self.journal.begin_epoch(self._epoch_wanted)
+            self._epoch_wanted = None
+
+    def _forget(self) -> None:
+        self._rows = []
+        self.directories = []
+        self.gone = []
+        self.flushes = []
+        self.commit_wanted = False
+
+    def _refused(self, error: StateUnusable) -> None:
+        self._trouble = str(error)
+        self.commit_wanted = True
+        if self._said.is_due(self._trouble):
+            self._log.error("journal.unusable", error=error, kept_changes=len(self._rows))
+        if len(self._rows) > KEPT_ROWS:
+            self._forget()
+            self.must_rescan = True

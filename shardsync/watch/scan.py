@@ -1,0 +1,350 @@
+"""Scanning: watch a directory first, then look at what it holds, then go below.
+
+One loop serves the start, the catch-up after a gap, directories that appear
+while following, and the polling of what cannot be watched. It works in steps,
+so that the kernel's queue is read in between, and keeps one open directory a
+level, so that a directory of a million directories costs no memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from shardsync.clock import Clock
+from shardsync.journal.writer import DirectoryRow
+from shardsync.watch.directories import TOP, DirectoryTable
+from shardsync.watch.gathered import Filter, Gathered
+from shardsync.watch.inotify import is_watch_limit
+from shardsync.watch.pending import LinkTable
+from shardsync.watch.prefixes import Prefixes
+
+COARSE_US = 100_000
+"""ctime is read from a clock that ticks every 4-10 ms: what is 0.1 s older is surely older."""
+
+_OPEN_LEVELS = 64
+_ENTRIES_A_LOOK = 512
+
+
+class Watches(Protocol):
+    """Where watches come from."""
+
+    def add(self, path: bytes) -> int:
+        """Watch the directory at an absolute path. Raises OSError."""
+        ...
+
+
+class Memory(Protocol):
+    """What the Journal remembers of directories."""
+
+    def directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
+        """(inode of the parent, name) of a directory as last seen."""
+        ...
+
+    def sub_root(self, path: bytes, identity: str) -> int:
+        """The number of the sub-root at `path`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a scan journals of what it finds. Times in Unix microseconds.
+
+    `everything`: each entry, for a directory that was made just now. Otherwise
+    what has a ctime of `since_us` or later. `unknown`: the directories below
+    were never seen, so they are remembered without asking. `whole`: go below
+    directories that are watched already. `explained_until_us`: after a clean
+    stop, when a directory's new ctime is explained by Changes of its entries.
+    """
+
+    since_us: int = 0
+    everything: bool = False
+    unknown: bool = False
+    whole: bool = False
+    watched: bool = True
+    explained_until_us: int = 0
+    sub_root: int = 0
+    device: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One directory to scan. `parent` is its parent's watch, or TOP with `name` the whole path."""
+
+    parent: int
+    parent_inode: int
+    name: bytes
+    path: bytes
+    rule: Rule
+
+
+class _Listing(Protocol):
+    """What os.scandir returns."""
+
+    def __iter__(self) -> Iterator[os.DirEntry[bytes]]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A directory being listed."""
+
+    entries: _Listing
+    wd: int
+    inode: int
+    path: bytes
+    rule: Rule
+
+
+@dataclass(slots=True)
+class Found:
+    """What a scan brought besides Changes; the Watcher takes it with each commit.
+
+    `suspects`: directories that changed under the scan, to be listed again;
+    `unwatched`: where watches ran out, the topmost; `appeared`: files of new
+    directories, to be journaled unless still being written.
+    """
+
+    directories: list[DirectoryRow] = field(default_factory=list)
+    suspects: set[int] = field(default_factory=set)
+    unwatched: dict[bytes, Task] = field(default_factory=dict)
+    appeared: list[bytes] = field(default_factory=list)
+    refused: dict[bytes, str] = field(default_factory=dict)
+
+
+class Scanner:
+    """Scans what `begin` names, in steps."""
+
+    def __init__(
+        self,
+        *,
+        root: bytes,
+        watches: Watches,
+        table: DirectoryTable,
+        memory: Memory,
+        gathered: Gathered,
+        links: LinkTable,
+        excluded: Filter,
+        clock: Clock,
+        prefixes: Prefixes,
+        identify: Callable[[int], str],
+    ) -> None:
+        self.found = Found()
+        self.known: dict[bytes, int] = {}
+        self.known_parents: dict[bytes, int] = {}
+        self.sub_roots: dict[int, int] = {}
+        self.done = 0
+        self.polled = 0
+        self._root = root.rstrip(b"/") or b"/"
+        self._watches = watches
+        self._table = table
+        self._memory = memory
+        self._gathered = gathered
+        self._links = links
+        self._excluded = excluded
+        self._clock = clock
+        self.prefixes = prefixes
+        self._identify = identify
+        self._tasks: list[Task] = []
+        self._deep: list[Task] = []
+        self._frames: list[_Frame] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is left to scan."""
+        return bool(self._tasks or self._frames or self._deep)
+
+    def begin(self, task: Task) -> None:
+        """Scan this directory too; it comes before what was asked for earlier."""
+        self._tasks.append(task)
+
+    def abandon(self) -> None:
+        """Forget all that was asked for."""
+        self._tasks.clear()
+        self._deep.clear()
+        for frame in self._frames:
+            frame.entries.close()
+        self._frames.clear()
+
+    def recall(self, known: dict[bytes, int]) -> None:
+        """What is journaled already: path -> when it was observed. For the catch-up."""
+        self.known = known
+        parents: dict[bytes, int] = {}
+        self.known_parents = parents
+        for path, observed in known.items():
+            folder = path.rpartition(b"/")[0]
+            if parents.get(folder, 0) < observed:
+                parents[folder] = observed
+
+    def absolute(self, path: bytes) -> bytes:
+        """The path to hand to the kernel."""
+        if not path:
+            return self._root
+        return self._root + b"/" + path if self._root != b"/" else b"/" + path
+
+    def step(self, seconds: float) -> bool:
+        """Scan for about that long. Returns whether all is done."""
+        deadline = self._clock.monotonic() + seconds
+        frames, tasks = self._frames, self._tasks
+        while frames or tasks or self._deep:
+            if tasks or not frames:
+                frame = self._enter((tasks or self._deep).pop())
+                if frame is not None:
+                    frames.append(frame)
+            elif not self._list(frames[-1]):
+                frames.pop()
+            if self._clock.monotonic() >= deadline:
+                break
+        return not self.is_open
+
+    def _list(self, frame: _Frame) -> bool:  # noqa: C901 (the hot loop: 1 us an entry beside its lstat)
+        """Go through entries up to the next directory; False when the frame is exhausted."""
+        rule, path, known = frame.rule, frame.path, self.known
+        since, everything = rule.since_us, rule.everything
+        excludes, gathered = self._excluded.excludes, self._gathered
+        prefix = path + b"/" if path else b""
+        count = 0
+        for entry in frame.entries:
+            child = prefix + entry.name
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    if excludes(child, True) or self.prefixes.is_foreign(child):
+                        continue
+                    if everything:
+                        gathered.entry(child, is_dir=True)
+                    task = Task(frame.wd, frame.inode, entry.name, child, rule)
+                    if len(self._frames) >= _OPEN_LEVELS:
+                        self._deep.append(task)
+                        continue
+                    below = self._enter(task)
+                    if below is not None:
+                        self._frames.append(below)
+                        return True
+                    continue
+                found = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue  # gone since: its event is in the queue, for the watch came first
+            if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+                self._links.note(child, found)
+            if everything:
+                self.found.appeared.append(child)
+            else:
+                changed = found.st_ctime_ns // 1000
+                if changed >= since and known.get(child, 0) < changed:
+                    gathered.entry(child)
+            count += 1
+            if count >= _ENTRIES_A_LOOK:
+                return True
+        return False
+
+    def _enter(self, task: Task) -> _Frame | None:
+        """Watch a directory, judge its own inode, open its listing."""
+        absolute = self.absolute(task.path)
+        try:
+            wd, rule = self._watch(task, absolute)
+            found = os.lstat(absolute)
+            if not stat.S_ISDIR(found.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, "replaced")
+            if found.st_dev != rule.device:
+                rule = self._sub_root(rule, task.path, found)
+            if wd and self._bind(wd, task, found.st_ino) and not rule.whole:
+                return None
+            below = self._judge(task, rule, found)
+            entries = os.scandir(absolute)
+        except OSError as error:
+            self._refused(task, error)
+            return None
+        self.done += 1
+        if not wd:
+            self.polled += 1
+        return _Frame(entries, wd, found.st_ino, task.path, below)
+
+    def _watch(self, task: Task, absolute: bytes) -> tuple[int, Rule]:
+        """The watch and the rule to go on with; watch 0 where none are left. Raises OSError."""
+        rule = task.rule
+        if not rule.watched:
+            return 0, rule
+        try:
+            return self._watches.add(absolute), rule
+        except OSError as error:
+            if not is_watch_limit(error):
+                raise
+        self.found.unwatched[task.path] = task
+        return 0, replace(rule, watched=False)
+
+    def _bind(self, wd: int, task: Task, inode: int) -> bool:
+        """Bind; returns whether the directory was being watched as this very path already."""
+        before = self._table.binding(wd)
+        self._table.bind(wd, task.parent, task.name, inode)
+        return before == (task.parent, task.name)
+
+    def _judge(self, task: Task, rule: Rule, found: os.stat_result) -> Rule:
+        """Journal the directory itself where it changed; returns the rule for what is below."""
+        changed = found.st_ctime_ns // 1000
+        row = (rule.sub_root, found.st_ino, task.parent_inode, task.name)
+        if rule.unknown:
+            self.found.directories.append(row)
+            if changed >= rule.since_us and not rule.everything:
+                self._gathered.tree(task.path)
+            return rule
+        if changed < rule.since_us or self._is_explained(task.path, changed, rule):
+            return rule
+        before = self._memory.directory(rule.sub_root, found.st_ino)
+        if before == row[2:]:
+            self._gathered.listing(task.path)
+            self._gathered.attributes(task.path, is_dir=True)
+            return rule
+        self.found.directories.append(row)
+        self._gathered.tree(
+            task.path, moved_from=self._origin(rule.sub_root, before) if before else None
+        )
+        # The Syncer looks at all of it after now; only what changes from now on is our business.
+        since = max(rule.since_us, self._clock.wall_us() - COARSE_US)
+        return replace(rule, unknown=True, since_us=since) if before is None else rule
+
+    def _is_explained(self, path: bytes, changed: int, rule: Rule) -> bool:
+        """After a clean stop all events before it were journaled, so one of them is why."""
+        if changed >= rule.explained_until_us:
+            return False
+        return max(self.known.get(path, 0), self.known_parents.get(path, 0)) >= changed
+
+    def _origin(self, sub_root: int, row: tuple[int, bytes]) -> bytes | None:
+        """The path that a directory had, from what is remembered of its parents: a hint."""
+        parts: list[bytes] = []
+        seen: set[int] = set()
+        parent, name = row
+        while parent and parent not in seen:
+            parts.append(name)
+            seen.add(parent)
+            above = self._memory.directory(sub_root, parent)
+            if above is None:
+                return None
+            parent, name = above
+        if name:
+            parts.append(name)
+        parts.reverse()
+        return b"/".join(parts)
+
+    def _sub_root(self, rule: Rule, path: bytes, found: os.stat_result) -> Rule:
+        """Another device: inodes below belong to a file system of their own."""
+        number = self.sub_roots.get(found.st_dev)
+        if number is None:
+            identity = self._identify(found.st_dev)
+            number = self._memory.sub_root(os.fsencode(identity), identity)
+            self.sub_roots[found.st_dev] = number
+        unknown = rule.unknown or self._memory.directory(number, found.st_ino) is None
+        if unknown and not rule.unknown:  # mounted, or replaced, while nobody looked
+            self._gathered.tree(path)
+        return replace(rule, sub_root=number, device=found.st_dev, unknown=unknown)
+
+    def _refused(self, task: Task, error: OSError) -> None:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            if task.parent != TOP:
+                self.found.suspects.add(task.parent)
+            return
+        self.found.refused[task.path] = os.strerror(error.errno or 0)

@@ -1,0 +1,306 @@
+"""The directories of one Watcher: which are watched as what, and what becomes of them.
+
+Answers the Fold's questions, keeps the table true to the disk, and starts
+scans where directories appear. Watches follow the inode, so a directory that
+was renamed within the territory comes back from inotify_add_watch under its
+old number; one that left is detached at once and given up in one later pass.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+
+from shardsync.clock import Clock
+from shardsync.watch.directories import TOP, DirectoryTable
+from shardsync.watch.gathered import Filter, Gathered
+from shardsync.watch.guard import look_at
+from shardsync.watch.inotify import Inotify, is_watch_limit
+from shardsync.watch.pending import LinkTable
+from shardsync.watch.prefixes import Prefixes
+from shardsync.watch.scan import COARSE_US, Rule, Scanner, Task
+
+
+class Territory:
+    """Implements Surroundings on the real inotify instance and disk."""
+
+    def __init__(
+        self,
+        *,
+        inotify: Inotify,
+        table: DirectoryTable,
+        scanner: Scanner,
+        gathered: Gathered,
+        links: LinkTable,
+        excluded: Filter,
+        clock: Clock,
+        prefixes: Prefixes,
+    ) -> None:
+        self.tops: dict[bytes, int] = dict.fromkeys(sorted(prefixes.mine), 0)
+        self.gone: list[tuple[int, int]] = []
+        self.catching_up = False
+        self.unmounted = 0
+        self.prefix_came = False
+        self._inotify = inotify
+        self._table = table
+        self._scanner = scanner
+        self._gathered = gathered
+        self._links = links
+        self._excluded = excluded
+        self._clock = clock
+        self._prefixes = prefixes
+
+    # What the Fold asks.
+
+    def path(self, wd: int) -> bytes | None:
+        """Path of a directory; None while a catch-up has not come to it: it will look itself."""
+        if self.catching_up and not self._table.is_seen(wd):
+            return None
+        return self._table.path(wd)
+
+    def missed_directory(self, wd: int) -> None:
+        if self._table.knows(wd):
+            self._scanner.found.suspects.add(wd)
+
+    def file_moved(self, old: bytes | None, new: bytes) -> None:
+        if self._links and old is not None:
+            self._links.move(old, new)
+
+    def watch_ended(self, wd: int, *, unmounted: bool) -> None:
+        """Nothing is journaled here: a deletion was told by the parent, an unmount is none."""
+        if unmounted:
+            self.unmounted += 1
+        if not self._table.knows(wd):
+            return
+        self._forget(wd)
+        for prefix, top in self.tops.items():
+            if top == wd:
+                self.tops[prefix] = 0
+                self.prefix_came = True  # to be looked at now, not in a second
+
+    def directory_moved(self, wd: int) -> None:
+        path = self._table.path(wd)
+        if path is None:
+            return
+        found = look_at(self._scanner.absolute(path))
+        if found is None or found.st_ino != self._table.inode(wd):
+            self._table.detach(wd)
+
+    def directory_came(self, wd: int, name: bytes, *, moved: bool, origin: bytes | None) -> None:
+        folder = self._table.path(wd)
+        if folder is None:
+            return
+        path = folder + b"/" + name if folder else name
+        if self._excluded.excludes(path, True) or self._prefixes.is_foreign(path):
+            self.prefix_came = self.prefix_came or path in self._prefixes.mine
+            return
+        above = look_at(self._scanner.absolute(folder))
+        if above is None or above.st_ino != self._table.inode(wd):
+            # The parent itself was renamed: this path is another place until its event comes.
+            self.missed_directory(wd)
+            return
+        if origin is not None and self._links:
+            self._links.move(origin, path)
+        rule = self._rule(device=above.st_dev, everything=not moved)
+        task = Task(wd, above.st_ino, name, path, rule)
+        if self._prefixes.touches_foreign(path, origin):
+            task = replace(task, rule=replace(rule, whole=True))
+        self._settle(task, created=not moved)
+
+    # What the Watcher asks.
+
+    def begin_catch_up(self, rule: Rule) -> None:
+        """Scan all prefixes anew, binding every watch anew."""
+        self._scanner.abandon()
+        self._scanner.found.suspects.clear()
+        self._scanner.found.unwatched.clear()
+        self._table.begin_round()
+        self.catching_up = True
+        for prefix in self.tops:
+            self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
+
+    def end_catch_up(self) -> None:
+        """Give up the watches that the scan did not come across."""
+        self.catching_up = False
+        for wd in self._table.unseen():
+            self._give_up(wd)
+        self._find_tops()
+
+    def give_up_outside(self) -> int:
+        """Give up what was moved out of the territory; returns how many watches that were."""
+        outside = self._table.outside() if self._table.detached else []
+        for wd in outside:
+            self._give_up(wd)
+        return len(outside)
+
+    def look_at_suspects(self) -> None:
+        """List anew the directories in which a directory may have been missed."""
+        suspects = self._scanner.found.suspects
+        for wd in list(suspects):
+            suspects.discard(wd)
+            path = self.path(wd)
+            if path is None:
+                if self._table.knows(wd):
+                    suspects.add(wd)  # until it has a path again, or is given up
+                continue
+            found = look_at(self._scanner.absolute(path))
+            if found is None or found.st_ino != self._table.inode(wd):
+                self._table.detach(wd)
+                continue
+            self._list_suspect(wd, path, found)
+
+    def live_suspects(self) -> bool:
+        """Whether a directory inside the territory still has to be listed anew."""
+        return any(self.path(wd) is not None for wd in self._scanner.found.suspects)
+
+    def check_prefixes(self) -> list[bytes]:
+        """Prefixes that are not there now. One that came, or was replaced, is scanned whole.
+
+        The Shard that owns the parent journals the coming and going of the
+        name; here all that lies below a newcomer is journaled as `tree`.
+        """
+        missing = []
+        self.prefix_came = False
+        self._find_tops()
+        for prefix, top in self.tops.items():
+            found = look_at(self._scanner.absolute(prefix))
+            if found is not None and top and found.st_ino == self._table.inode(top):
+                continue
+            if top:
+                self._table.detach(top)
+                self.tops[prefix] = 0
+            if found is None:
+                missing.append(prefix)
+            elif not self._scanner.is_open:
+                self._gathered.tree(prefix)
+                rule = replace(self._rule(device=found.st_dev, everything=False), whole=True)
+                self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
+        return missing
+
+    def follow(self, prefixes: Prefixes) -> None:
+        """Own other prefixes from now on: drop what went, take what came as `tree`."""
+        old, self._prefixes = self._prefixes, prefixes
+        self._scanner.prefixes = prefixes
+        for prefix in prefixes.foreign - old.foreign:
+            self._drop(prefix)
+        for prefix in old.mine - prefixes.mine:
+            self._table.detach(self.tops.pop(prefix))
+        for prefix in prefixes.mine - old.mine:
+            self.tops[prefix] = 0
+        for prefix in (old.foreign | old.mine) - prefixes.foreign - prefixes.mine:
+            if prefixes.owns(prefix):
+                self._take_over(prefix)
+
+    def _drop(self, prefix: bytes) -> None:
+        try:
+            wd = self._inotify.add(self._scanner.absolute(prefix))
+        except OSError:
+            return
+        if self._table.knows(wd):
+            self._table.detach(wd)
+        else:
+            self._inotify.remove(wd)
+
+    def _take_over(self, prefix: bytes) -> None:
+        folder, _, name = prefix.rpartition(b"/")
+        try:
+            wd = self._inotify.add(self._scanner.absolute(folder))
+        except OSError:
+            return
+        if self._table.path(wd) == folder:
+            self._gathered.tree(prefix)
+            self.directory_came(wd, name, moved=True, origin=None)
+
+    def _find_tops(self) -> None:
+        for prefix, top in self.tops.items():
+            if not top or not self._table.knows(top):
+                self.tops[prefix] = self._top(prefix)
+
+    def _top(self, prefix: bytes) -> int:
+        """The watch of a prefix, if it has one: adding it again tells the number."""
+        absolute = self._scanner.absolute(prefix)
+        try:
+            wd = self._inotify.add(absolute)
+        except OSError:
+            return 0
+        if self._table.binding(wd) == (TOP, prefix):
+            return wd
+        if not self._table.knows(wd):
+            self._inotify.remove(wd)
+        return 0
+
+    def _settle(self, task: Task, *, created: bool) -> None:
+        """Bind or scan the directory that is at the task's path now."""
+        try:
+            wd = self._inotify.add(self._scanner.absolute(task.path))
+        except OSError as error:
+            self._not_watched(task, error)
+            return
+        before = self._table.binding(wd)
+        seen = not self.catching_up or self._table.is_seen(wd)
+        if seen and before == (task.parent, task.name):
+            return
+        if not seen or not self._table.knows(wd) or task.rule.whole:
+            rule = replace(task.rule, whole=task.rule.whole or not seen)
+            self._scanner.begin(replace(task, rule=rule))
+            return
+        if created:  # not the directory that was made: one that was moved here since
+            self._gathered.tree(task.path)
+        inode = self._table.inode(wd)
+        self._table.bind(wd, task.parent, task.name, inode)
+        row = (task.rule.sub_root, inode, task.parent_inode, task.name)
+        self._scanner.found.directories.append(row)
+
+    def _list_suspect(self, wd: int, path: bytes, found: os.stat_result) -> None:
+        rule = self._rule(device=found.st_dev, everything=False)
+        try:
+            with os.scandir(self._scanner.absolute(path)) as entries:
+                names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+        except OSError:
+            self._scanner.found.suspects.add(wd)
+            return
+        for name in names:
+            child = path + b"/" + name if path else name
+            if self._excluded.excludes(child, True) or self._prefixes.is_foreign(child):
+                continue
+            self._settle_missed(Task(wd, found.st_ino, name, child, rule))
+
+    def _settle_missed(self, task: Task) -> None:
+        try:
+            known = self._table.binding(self._inotify.add(self._scanner.absolute(task.path)))
+        except OSError as error:
+            self._not_watched(task, error)
+            return
+        if known != (task.parent, task.name):
+            self._gathered.tree(task.path)
+            self._settle(task, created=False)
+
+    def _not_watched(self, task: Task, error: OSError) -> None:
+        if is_watch_limit(error):
+            self._scanner.found.unwatched[task.path] = task
+        elif error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            self.missed_directory(task.parent)
+        else:
+            self._scanner.found.refused[task.path] = os.strerror(error.errno or 0)
+
+    def _rule(self, *, device: int, everything: bool) -> Rule:
+        """For a subtree that appears while following: made just now, or moved in just now."""
+        return Rule(
+            everything=everything,
+            since_us=self._clock.wall_us() - COARSE_US,
+            unknown=True,
+            sub_root=self._scanner.sub_roots.get(device, 0),
+            device=device,
+        )
+
+    def _give_up(self, wd: int) -> None:
+        self._inotify.remove(wd)
+        self._forget(wd)
+
+    def _forget(self, wd: int) -> None:
+        inode = self._table.inode(wd)
+        # Inodes repeat across file systems; forgetting one too many costs a comparison later.
+        self.gone += [(number, inode) for number in self._scanner.sub_roots.values()]
+        self._table.forget(wd)
+        self._scanner.found.suspects.discard(wd)
