@@ -63,6 +63,7 @@ def open_watcher(
     retention: Retention,
     clock: Clock,
     log: Log,
+    wake_fd: int | None = None,
 ) -> Watcher:
     """A Watcher ready to `start`; its cookie directory is watched before all else.
 
@@ -130,4 +131,5 @@ def open_watcher(
         retention=retention,
         clock=clock,
         log=log,
+        wake_fd=wake_fd,
     )

@@ -88,6 +88,7 @@ class Watcher:
         retention: Retention,
         clock: Clock,
         log: Log,
+        wake_fd: int | None = None,
     ) -> None:
         self.state = ShardState.STARTING
         self.shard = shard
@@ -107,6 +108,7 @@ class Watcher:
         self._retention = retention
         self._clock = clock
         self._log = log
+        self._wake_fd = wake_fd
         self._said = ChangeOnly(clock=clock)
         self._poller = select.poll()
         self._watermark_us: int | None = None
@@ -132,6 +134,8 @@ class Watcher:
         on being told of what happens from now on.
         """
         self._poller.register(self._inotify.fd, select.POLLIN)
+        if self._wake_fd is not None:
+            self._poller.register(self._wake_fd, select.POLLIN)
         progress = self._ledger.journal.progress()
         now_us = self._clock.wall_us()
         first = progress.watermark_us is None and self.shard.since_us is None

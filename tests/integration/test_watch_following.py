@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +23,6 @@ def watching(tmp_path: Path) -> Iterator[Watching]:
 
 def test_a_first_start_journals_nothing_that_was_there(watching: Watching) -> None:
     """The bootstrap of the Nodes covers the tree as it is."""
-    os.utime(watching.root)
-    import time
-
     time.sleep(0.15)
     watching.start()
     assert watching.changes() == []
@@ -40,7 +37,7 @@ def test_a_written_file_is_journaled(watching: Watching) -> None:
 
 
 def test_what_happens_in_fresh_directories_is_journaled(watching: Watching) -> None:
-    """mkdir -p and a file deep below, all before the first event is read."""
+    """Mkdir -p and a file deep below, all before the first event is read."""
     watching.start()
     watching.changes()
     (watching.root / "x/y/z").mkdir(parents=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from shardsync.clock import SystemClock
 from shardsync.journal.plan import Plan, PlannedShard
-from shardsync.journal.reader import JournalReader, Progress
+from shardsync.journal.progress import Progress
+from shardsync.journal.reader import JournalReader
 from shardsync.journal.writer import JournalWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import Log

@@ -1,0 +1,118 @@
+"""Runs the Watcher of one Shard inside a slot: opens it, ticks it, follows the Plan, stops it.
+
+Whatever fails for a while (settings being edited, no inotify instance left, a
+full disk) is logged and tried again; only a stop or the Plan ends this loop.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shardsync.clock import SystemClock
+from shardsync.config.load import load_settings
+from shardsync.config.patterns import tree_filter
+from shardsync.config.settings import Settings
+from shardsync.errors import ShardsyncError, StateUnusable
+from shardsync.journal.plan import Plan, PlannedShard, PlanState, read_plan
+from shardsync.journal.writer import JournalWriter
+from shardsync.layout import StateDirectory
+from shardsync.log import ChangeOnly, Log
+from shardsync.watch.assemble import open_watcher, prefixes_of
+from shardsync.watch.pending import FileProbe
+from shardsync.watch.watcher import Retention, Watcher, root_of
+
+if TYPE_CHECKING:
+    from shardsync.watch.slot import Stop
+
+RETRY_SECONDS = 2.0
+
+
+def observe(
+    *,
+    shard: PlannedShard,
+    plan: Plan,
+    state: StateDirectory,
+    settings_file: Path | None,
+    stop: Stop,
+    log: Log,
+) -> None:
+    """Watch `shard` until `stop`, or until the Plan takes it from this slot.
+
+    The caller holds the Journal's lock.
+    """
+    FileProbe.ignore_lease_signals()
+    said = ChangeOnly(clock=SystemClock())
+    while not stop.wanted and _still_ours(shard, read_plan(state.plan)):
+        try:
+            watcher = _open(shard, plan, state, settings_file, stop, log)
+            watcher.start()
+        except (ShardsyncError, OSError, KeyError) as error:
+            if said.is_due(str(error)):
+                log.error("watcher.waits", error=error)  # noqa: TRY400 (an operator wants the error, not a trace)
+            stop.wait(RETRY_SECONDS)
+            continue
+        _tick(watcher, plan, state, stop, log)
+        watcher.stop()
+        return
+
+
+def _tick(watcher: Watcher, plan: Plan, state: StateDirectory, stop: Stop, log: Log) -> None:
+    while not stop.wanted:
+        if not watcher.tick().plan_changed:
+            continue
+        try:
+            fresh = read_plan(state.plan) or plan
+        except StateUnusable as error:
+            log.error("plan.unusable", error=error)  # noqa: TRY400 (as above)
+            continue
+        shard = _still_ours(watcher.shard, fresh)
+        if shard is None:
+            log.info("shard.retired")
+            return
+        if fresh.generation != plan.generation:
+            plan = fresh
+            watcher.follow(shard, generation=plan.generation, prefixes=prefixes_of(plan, shard))
+
+
+def _still_ours(shard: PlannedShard, plan: Plan | None) -> PlannedShard | None:
+    """The Shard as the Plan has it now, None if this slot is not to observe it any more."""
+    now = plan.shard(shard.id) if plan else None
+    if now is None or now.state is PlanState.RETIRED or now.slot != shard.slot:
+        return None
+    return now
+
+
+def _open(
+    shard: PlannedShard,
+    plan: Plan,
+    state: StateDirectory,
+    settings_file: Path | None,
+    stop: Stop,
+    log: Log,
+) -> Watcher:
+    clock = SystemClock()
+    settings = load_settings(settings_file, os.environ, Path.cwd(), root_must_exist=False)
+    tree = settings.tree(shard.tree)
+    return open_watcher(
+        shard=shard,
+        plan=plan,
+        root=root_of(tree.root),
+        state=state,
+        open_journal=lambda: JournalWriter.open(
+            state.journal(shard.id), shard=shard.id, tree=shard.tree, clock=clock
+        ),
+        excluded=tree_filter(tree),
+        max_open_seconds=tree.max_open_seconds,
+        retention=_retention(settings, plan),
+        clock=clock,
+        log=log,
+        wake_fd=stop.fd,
+    )
+
+
+def _retention(settings: Settings, plan: Plan) -> Retention:
+    """`journal_max` is for all Journals together."""
+    share = settings.journal_max_bytes // max(1, len(plan.shards))
+    return Retention(seconds=settings.retention_seconds, max_bytes=share)
