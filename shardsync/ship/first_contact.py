@@ -89,7 +89,13 @@ class FirstContact:
         if row.contacted and before is not None:
             if before.target != self._fingerprint.target:
                 self._log.warning("node.moved", was=before.target, now=self._fingerprint.target)
-                self._state.set_node(self._node.key, contacted=0, owned=None, capabilities="")
+                self._state.set_node(
+                    self._node.key,
+                    contacted=0,
+                    owned=None,
+                    capabilities="",
+                    state=NodeState.BOOTSTRAPPING.value,
+                )
             else:
                 self._log.info("node.reconcile", reason="its part of the tree was redefined")
                 self.reconcile()

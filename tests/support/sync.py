@@ -115,7 +115,10 @@ class Running:
             f"main-{number:02d}": journal.last_position
             for number, journal in enumerate(self.instance.journals)
         }
+        rows = self.state.read.nodes()
         for node in self.instance.nodes:
+            if node.key not in rows or not rows[node.key].contacted:
+                return False
             cursors = self.state.read.cursors(node.key)
             reached = {shard: cursor.position for shard, cursor in cursors.items()}
             if any(reached.get(shard, -1) < position for shard, position in goal.items()):
