@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from shardsync.clock import Clock
+from shardsync.inotify import COOKIE_MASK, Inotify
 from shardsync.journal.plan import Plan, PlannedShard, PlanState
 from shardsync.journal.writer import JournalWriter
 from shardsync.layout import StateDirectory
@@ -15,7 +16,6 @@ from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import DirectoryTable
 from shardsync.watch.events import Fold
 from shardsync.watch.gathered import Filter, Gathered
-from shardsync.watch.inotify import COOKIE_MASK, Inotify
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.pending import FileProbe, LinkTable, PendingFiles
 from shardsync.watch.prefixes import Prefixes

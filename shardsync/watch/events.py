@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from shardsync import inotify as kernel
+from shardsync.inotify import Event
 from shardsync.model import Kind
-from shardsync.watch import inotify as kernel
 from shardsync.watch.gathered import Gathered
-from shardsync.watch.inotify import Event
 
 _CONTENT = int(Kind.CONTENT)
 _ATTRIBUTES = int(Kind.ATTRIBUTES)

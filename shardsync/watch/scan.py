@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from shardsync.clock import Clock
+from shardsync.inotify import is_watch_limit
 from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
-from shardsync.watch.inotify import is_watch_limit
 from shardsync.watch.pending import LinkTable
 from shardsync.watch.prefixes import Prefixes
 

@@ -13,10 +13,10 @@ import os
 from dataclasses import replace
 
 from shardsync.clock import Clock
+from shardsync.inotify import Inotify, is_watch_limit
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
-from shardsync.watch.inotify import Inotify, is_watch_limit
 from shardsync.watch.pending import LinkTable
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.scan import COARSE_US, Rule, Scanner, Task

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
+from shardsync.inotify import Inotify, decode, emptied_the_queue
 from shardsync.journal.plan import Origin, PlannedShard
 from shardsync.journal.writer import JournalWriter, Opened
 from shardsync.log import ChangeOnly, Log
@@ -24,7 +25,6 @@ from shardsync.watch.directories import TOP
 from shardsync.watch.events import Fold, Stamp
 from shardsync.watch.gathered import Gathered
 from shardsync.watch.guard import look_at
-from shardsync.watch.inotify import Inotify, decode, emptied_the_queue
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.pending import LinkTable, Look, PendingFiles, Probe
 from shardsync.watch.prefixes import Prefixes
