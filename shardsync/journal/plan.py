@@ -44,6 +44,8 @@ class PlannedShard:
     `prefixes`: subtrees owned, relative to the root, b"" being all of it; the
     longest prefix listed by any Shard of the Tree decides. `since_us`: the
     Watermark that a re-plan's Shard catches up from, Unix microseconds.
+    `replaces`: the Shards that a re-plan's Shard takes its prefixes over from;
+    all of them retire when it and its like become active.
     """
 
     id: ShardId
@@ -54,6 +56,7 @@ class PlannedShard:
     made_by: Origin = Origin.FIRST
     since_us: int | None = None
     state: PlanState = PlanState.ACTIVE
+    replaces: tuple[ShardId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +167,7 @@ def _encode(plan: Plan) -> str:
             "made_by": shard.made_by.value,
             "since_us": shard.since_us,
             "state": shard.state.value,
+            "replaces": list(shard.replaces),
         }
         for shard in plan.shards
     ]
@@ -188,6 +192,7 @@ def _decode(text: str) -> Plan:
                 made_by=Origin(item["made_by"]),
                 since_us=item["since_us"],
                 state=PlanState(item["state"]),
+                replaces=tuple(ShardId(replaced) for replaced in item["replaces"]),
             )
             for item in raw["shards"]
         ),

@@ -1,0 +1,338 @@
+"""The Coordinator: keeps the Plan, has Watchers started, promotes, retires, removes.
+
+It decides by calling the pure planner and acts here: Journals first, then
+plan.json, then the cookie that tells the Watchers, then supervisord. It never
+writes to a Journal that is being observed into and never touches a Tree.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from shardsync.clock import Clock
+from shardsync.config.settings import Settings
+from shardsync.control.journals import Journals
+from shardsync.control.memory import Memory, read_memory, write_memory
+from shardsync.control.partition import allot, cut
+from shardsync.control.planner import (
+    Fresh,
+    Waiting,
+    forget,
+    is_blocked,
+    next_generation,
+    plan_first,
+    promote,
+    replan,
+    retire_trees,
+    wanted_shards,
+)
+from shardsync.errors import NotRunning, ShardsyncError, StateUnusable
+from shardsync.journal.plan import Plan, PlanState, read_plan, write_plan
+from shardsync.journal.progress import Progress
+from shardsync.journal.writer import new_journal_id, set_aside
+from shardsync.layout import StateDirectory
+from shardsync.log import ChangeOnly, Log
+from shardsync.model import ShardId
+
+_PRUNE_SECONDS = 600.0
+_COUNTS_GOOD_SECONDS = 60.0
+_COOKIE = "plan-"
+
+Counts = Mapping[str, Mapping[bytes, int]]
+
+
+class Slots(Protocol):
+    """Watcher slots, as far as the Coordinator drives them. Each raises NotRunning."""
+
+    def life(self) -> str:
+        """Which life of supervisord this is: another one means that somebody said `up`."""
+        ...
+
+    def start(self, slot: int) -> None:
+        """Have a slot started where it is not."""
+        ...
+
+    def count(self) -> int:
+        """How many slots there are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """What one `tick` did. `waiting`: steps that are due and could not be made, and why."""
+
+    plan: Plan
+    is_new: bool
+    started: tuple[int, ...]
+    removed: tuple[ShardId, ...]
+    waiting: tuple[Waiting, ...]
+
+
+class Coordinator:
+    """One step of planning at a time; what must be known between two ticks is on disk."""
+
+    def __init__(
+        self,
+        *,
+        state: StateDirectory,
+        settings: Settings,
+        clock: Clock,
+        log: Log,
+        journals: Journals,
+        slots: Slots,
+        count: Callable[[Path], Mapping[bytes, int]],
+        processors: int,
+    ) -> None:
+        self.settings = settings
+        self._state = state
+        self._clock = clock
+        self._log = log
+        self._journals = journals
+        self._slots = slots
+        self._count = count
+        self._processors = processors
+        self._memory_file = state.path / "coordinator.json"
+        self._trouble = ChangeOnly(clock=clock)
+        self._counted: tuple[float, Counts] | None = None
+        self._pruned_at: float | None = None
+        self._life = ""
+
+    def tick(self) -> Tick:
+        """Bring the Plan one step closer to what the settings ask for, and start its slots.
+
+        Raises StateUnusable and OSError where the disk refuses; the next tick
+        tries again.
+
+        Crash safety: each step leaves a state that the next tick, of this
+        process or of a new one, goes on from. Journals exist before a Plan
+        names them; the cookie follows the Plan and is made again where it is
+        missing; a slot is remembered as started only after it was.
+        """
+        last = self._read_plan()
+        plan, waiting = self._next(last)
+        if plan is not last:
+            plan = self._write(last, plan)
+        self._put_cookie(plan)
+        started = self._start_slots(plan)
+        removed = self._prune(plan)
+        return Tick(
+            plan=plan, is_new=plan is not last, started=started, removed=removed, waiting=waiting
+        )
+
+    def _read_plan(self) -> Plan:
+        try:
+            return read_plan(self._state.plan) or Plan()
+        except StateUnusable as error:
+            # Nodes answer the Journals of a Plan made anew with a reconcile: slow, and right.
+            aside = set_aside(self._state.plan, self._clock)
+            self._log.error("plan.unreadable", error=error, kept_as=aside)
+            return Plan()
+
+    # --- deciding ---------------------------------------------------------------------------
+
+    def _next(self, last: Plan) -> tuple[Plan, tuple[Waiting, ...]]:
+        """The next Plan, `last` itself where nothing is to be done."""
+        progress = self._progress(last)
+        plan = promote(retire_trees(last, self._kept_trees()), progress)
+        if plan != last:
+            return plan, ()
+        self._remember_roots()
+        names = {tree.name for tree in self.settings.trees}
+        unplanned = {name for name in names if not last.observing(name)}
+        if not unplanned and self._memory().made_for == self._made_for():
+            return last, ()
+        blocked = (
+            ()
+            if unplanned
+            else tuple(
+                waiting for name in sorted(names) if (waiting := is_blocked(last, name, progress))
+            )
+        )
+        if blocked:
+            return last, blocked
+        counts = self._counts()
+        fresh = Fresh(taken=self._journals.ids(), journal_id=new_journal_id)
+        if unplanned:
+            return plan_first(last, counts, self._wanted(), fresh), ()
+        return self._replan(last, counts, progress, fresh)
+
+    def _replan(
+        self, last: Plan, counts: Counts, progress: Mapping[ShardId, Progress], fresh: Fresh
+    ) -> tuple[Plan, tuple[Waiting, ...]]:
+        shares = _shares(counts, self._wanted())
+        plan, waiting = last, []
+        for tree in sorted(shares):
+            found = replan(
+                plan,
+                tree,
+                cut(counts[tree], shares[tree]),
+                progress=progress,
+                pool=self._slots.count(),
+                fresh=fresh,
+            )
+            if isinstance(found, Waiting):
+                waiting.append(found)
+            else:
+                plan = found
+        if plan is last and not waiting:
+            self._remember(made_for=self._made_for())
+        return plan, tuple(waiting)
+
+    def _progress(self, plan: Plan) -> dict[ShardId, Progress]:
+        found = {shard.id: self._journals.progress(shard.id) for shard in plan.observing()}
+        return {shard: progress for shard, progress in found.items() if progress is not None}
+
+    def _kept_trees(self) -> frozenset[str]:
+        """Trees whose Shards stay: in the settings, with the root that they observe."""
+        roots = self._memory().roots
+        return frozenset(
+            tree.name
+            for tree in self.settings.trees
+            if roots.get(tree.name, str(tree.root)) == str(tree.root)
+        )
+
+    def _wanted(self) -> int:
+        return wanted_shards(self.settings, processors=self._processors)
+
+    def _made_for(self) -> str:
+        trees = " ".join(sorted(tree.name for tree in self.settings.trees))
+        return f"{self._wanted()} shards: {trees}"
+
+    def _counts(self) -> Counts:
+        """Counted at most once a minute: a re-plan that waits asks every second."""
+        now = self._clock.monotonic()
+        names = {tree.name for tree in self.settings.trees}
+        if self._counted is not None:
+            at, counts = self._counted
+            if now - at < _COUNTS_GOOD_SECONDS and counts.keys() == names:
+                return counts
+        counts = {tree.name: self._count(tree.root) for tree in self.settings.trees}
+        self._counted = (now, counts)
+        return counts
+
+    # --- acting -----------------------------------------------------------------------------
+
+    def _write(self, last: Plan, plan: Plan) -> Plan:
+        plan = next_generation(plan, last)
+        known = {shard.id for shard in last.shards}
+        made = [shard for shard in plan.shards if shard.id not in known]
+        for shard in made:
+            self._journals.create(shard)
+        write_plan(self._state.plan, plan)
+        if made and all(shard.state is PlanState.ACTIVE for shard in plan.shards):
+            # The very first Plan is what was asked for; any other is looked at once more.
+            self._remember(made_for=self._made_for())
+        self._log.info(
+            "plan.written",
+            generation=plan.generation,
+            active=_count(plan, PlanState.ACTIVE),
+            new=_count(plan, PlanState.NEW),
+            retired=_count(plan, PlanState.RETIRED),
+        )
+        return plan
+
+    def _put_cookie(self, plan: Plan) -> None:
+        cookie = self._state.cookies / f"{_COOKIE}{plan.generation}"
+        if plan.generation == 0 or cookie.exists():
+            return
+        cookie.touch(mode=0o600)
+        for old in self._state.cookies.glob(f"{_COOKIE}*"):
+            if old != cookie:
+                old.unlink(missing_ok=True)
+
+    def _start_slots(self, plan: Plan) -> tuple[int, ...]:
+        """Start the slots that a Plan newly assigns, or all of them after an `up`."""
+        assigned = {shard.slot: shard.id for shard in plan.observing()}
+        done: list[int] = []
+        try:
+            self._life = self._life or self._slots.life()
+            memory = self._memory()
+            started = dict(memory.started) if memory.supervisord == self._life else {}
+            for slot in sorted(assigned):
+                if started.get(slot) != assigned[slot]:
+                    self._slots.start(slot)
+                    started[slot] = assigned[slot]
+                    self._remember(supervisord=self._life, started=started)
+                    done.append(slot)
+                    self._log.info("slot.started", slot=slot, shard=assigned[slot])
+        except NotRunning as error:
+            self._complain("slot.not_started", error)
+        return tuple(done)
+
+    def _prune(self, plan: Plan) -> tuple[ShardId, ...]:
+        """Every ten minutes: prune retired Journals, remove those that nobody needs."""
+        now = self._clock.monotonic()
+        if self._pruned_at is not None and now - self._pruned_at < _PRUNE_SECONDS:
+            return ()
+        self._pruned_at = now
+        before_us = self._clock.wall_us() - int(self.settings.retention_seconds * 1_000_000)
+        removed = []
+        for shard in plan.shards:
+            if shard.state is not PlanState.RETIRED:
+                continue
+            try:
+                if self._journals.outlive(
+                    shard, before_us=before_us, max_bytes=self.settings.journal_max_bytes
+                ):
+                    # Out of the Plan first: a Journal that is named and gone means reconcile.
+                    plan = self._write(plan, forget(plan, shard.id))
+                    self._journals.remove(shard.id)
+                    removed.append(shard.id)
+            except ShardsyncError as error:
+                self._complain("journal.not_pruned", error)
+        self._put_cookie(plan)
+        return tuple(removed)
+
+    # --- remembering ------------------------------------------------------------------------
+
+    def _memory(self) -> Memory:
+        return read_memory(self._memory_file)
+
+    def _remember(
+        self,
+        *,
+        supervisord: str | None = None,
+        started: Mapping[int, ShardId] | None = None,
+        made_for: str | None = None,
+        roots: Mapping[str, str] | None = None,
+    ) -> None:
+        memory = self._memory()
+        write_memory(
+            self._memory_file,
+            replace(
+                memory,
+                supervisord=memory.supervisord if supervisord is None else supervisord,
+                started=memory.started if started is None else started,
+                made_for=memory.made_for if made_for is None else made_for,
+                roots=memory.roots if roots is None else roots,
+            ),
+        )
+
+    def _remember_roots(self) -> None:
+        """Only once the Shards of a Tree whose root changed are retired."""
+        roots = {tree.name: str(tree.root) for tree in self.settings.trees}
+        if self._memory().roots != roots:
+            self._remember(roots=roots)
+
+    def _complain(self, event: str, error: Exception) -> None:
+        if self._trouble.is_due(f"{event} {error}"):
+            self._log.warning(event, error=error)
+
+
+def _shares(counts: Counts, wanted: int) -> dict[str, int]:
+    return allot({tree: found.get(b"", 1) for tree, found in counts.items()}, wanted)
+
+
+def _count(plan: Plan, state: PlanState) -> int:
+    return sum(shard.state is state for shard in plan.shards)
+
+
+if __name__ == "__main__":
+    # Imported here: the service imports this module.
+    from shardsync.control.service import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,189 @@
+"""The Coordinator makes Plans, starts what they newly assign, and leaves the operator's stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shardsync.control.coordinator import Coordinator, Tick
+from shardsync.errors import StateUnusable
+from shardsync.journal.plan import PlanState, read_plan
+from shardsync.layout import StateDirectory
+from shardsync.log import Log
+from shardsync.model import ShardId
+from tests.support.clock import FakeClock
+from tests.support.control import FakeJournals, FakeSlots, flat_counts, settings
+
+
+class Bench:
+    """A Coordinator on a real state directory, with fake Journals and slots."""
+
+    def __init__(self, path: Path) -> None:
+        self.state = StateDirectory(path=path / "state")
+        self.state.make()
+        self.clock = FakeClock()
+        self.journals = FakeJournals()
+        self.slots = FakeSlots()
+        self.folders = 8
+
+    def coordinator(self, shards: int = 2, **trees: str) -> Coordinator:
+        return Coordinator(
+            state=self.state,
+            settings=settings(self.state.path, shards=shards, trees=trees or None),
+            clock=self.clock,
+            log=Log("test"),
+            journals=self.journals,
+            slots=self.slots,
+            count=flat_counts(self.folders),
+            processors=2,
+        )
+
+    def settle(self, coordinator: Coordinator) -> Tick:
+        """Tick until nothing changes, every Shard following at once."""
+        for _ in range(20):
+            tick = coordinator.tick()
+            self.journals.follow(*(shard.id for shard in tick.plan.observing()))
+            if not tick.is_new and not tick.waiting:
+                return tick
+        raise AssertionError("never at rest")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def names(tick: Tick, state: PlanState) -> list[str]:
+    return [shard.id for shard in tick.plan.shards if shard.state is state]
+
+
+def test_the_first_tick_plans_and_starts(bench: Bench) -> None:
+    """Journals are made, the Plan is on disk, the cookie touched, the slots started."""
+    tick = bench.coordinator().tick()
+    assert (tick.is_new, tick.started, tick.plan.generation) == (True, (0, 1), 1)
+    assert bench.journals.made == {s.id: s.journal_id for s in tick.plan.shards}
+    assert read_plan(bench.state.plan) == tick.plan
+    assert [path.name for path in bench.state.cookies.iterdir()] == ["plan-1"]
+
+
+def test_nothing_more_happens_at_rest(bench: Bench) -> None:
+    """Once the Plan fits, ticks change nothing and start nothing."""
+    coordinator = bench.coordinator()
+    bench.settle(coordinator)
+    again = coordinator.tick()
+    assert (again.is_new, again.started, again.plan.generation) == (False, (), 1)
+
+
+def test_an_operators_stop_stays(bench: Bench) -> None:
+    """A slot found stopped is not started, neither by the next tick nor by a new Coordinator."""
+    bench.settle(bench.coordinator())
+    bench.slots.running.clear()
+    bench.settle(bench.coordinator())
+    assert bench.slots.running == set()
+
+
+def test_up_starts_all_slots_again(bench: Bench) -> None:
+    """A new supervisord means that somebody said `up`: all assigned slots are started."""
+    bench.settle(bench.coordinator())
+    bench.slots.running.clear()
+    bench.slots.name = "2@9"
+    assert bench.coordinator().tick().started == (0, 1)
+
+
+def test_a_supervisord_that_does_not_answer_is_asked_again(bench: Bench) -> None:
+    """The Plan is made all the same; the slots start once supervisord is there."""
+    coordinator = bench.coordinator()
+    bench.slots.is_down = True
+    assert coordinator.tick().started == ()
+    bench.slots.is_down = False
+    assert coordinator.tick().started == (0, 1)
+
+
+def test_another_number_of_shards_is_a_replan(bench: Bench) -> None:
+    """New Shards observe beside the old ones; when they follow, the old ones retire."""
+    bench.settle(bench.coordinator())
+    coordinator = bench.coordinator(shards=4)
+    moving = coordinator.tick()
+    assert names(moving, PlanState.ACTIVE) == ["main-00", "main-01"]
+    assert names(moving, PlanState.NEW) == ["main-02", "main-03", "main-04", "main-05"]
+    assert moving.started == (2, 3, 4, 5)
+    done = bench.settle(coordinator)
+    assert names(done, PlanState.ACTIVE) == ["main-02", "main-03", "main-04", "main-05"]
+    assert names(done, PlanState.RETIRED) == ["main-00", "main-01"]
+
+
+def test_a_replan_waits_for_watchers_that_do_not_follow(bench: Bench) -> None:
+    """Without a Watermark nothing could catch up, so the Plan stays and the reason is told."""
+    bench.coordinator().tick()
+    tick = bench.coordinator(shards=4).tick()
+    assert (tick.is_new, [w.reason for w in tick.waiting]) == (
+        False,
+        ["not yet following: main-00, main-01"],
+    )
+
+
+def test_counts_that_drift_are_no_reason_to_replan(bench: Bench) -> None:
+    """Folders come and go; the Plan is made anew only when the settings ask for another."""
+    bench.settle(bench.coordinator())
+    bench.folders = 3
+    assert not bench.coordinator().tick().is_new
+
+
+def test_a_new_tree_gets_its_shards_and_a_dropped_one_retires(bench: Bench) -> None:
+    """Settings with other Trees lead to a Plan for exactly those."""
+    bench.settle(bench.coordinator(a="/srv/a"))
+    both = bench.settle(bench.coordinator(a="/srv/a", b="/srv/b"))
+    assert {shard.tree for shard in both.plan.observing()} == {"a", "b"}
+    one = bench.settle(bench.coordinator(b="/srv/b"))
+    assert {shard.tree for shard in one.plan.observing()} == {"b"}
+
+
+def test_another_root_means_new_journals(bench: Bench) -> None:
+    """A Tree of the same name on another root is observed by new Shards that Nodes reconcile."""
+    bench.settle(bench.coordinator(main="/srv/a"))
+    tick = bench.settle(bench.coordinator(main="/srv/b"))
+    assert names(tick, PlanState.ACTIVE) == ["main-02", "main-03"]
+    assert names(tick, PlanState.RETIRED) == ["main-00", "main-01"]
+    assert {shard.made_by.value for shard in tick.plan.observing()} == {"first"}
+
+
+def test_a_retired_journal_goes_when_nobody_needs_it(bench: Bench) -> None:
+    """It leaves the Plan, then the disk; the observing Shards stay."""
+    bench.settle(bench.coordinator())
+    coordinator = bench.coordinator(shards=4)
+    bench.settle(coordinator)
+    bench.journals.outlived = {ShardId("main-00"), ShardId("main-02")}
+    bench.clock.advance(700)
+    tick = coordinator.tick()
+    assert tick.removed == (ShardId("main-00"),)
+    last = read_plan(bench.state.plan)
+    assert last is not None
+    assert last.shard("main-00") is None
+    assert last.shard("main-02") is not None
+    assert ShardId("main-00") not in bench.journals.made
+
+
+def test_an_unreadable_plan_is_kept_and_made_anew(bench: Bench) -> None:
+    """New Shards with new Journals: Nodes reconcile, nothing is guessed."""
+    bench.settle(bench.coordinator())
+    bench.state.plan.write_text("{")
+    tick = bench.coordinator().tick()
+    assert names(tick, PlanState.ACTIVE) == ["main-02", "main-03"]
+    assert any("corrupt" in path.name for path in bench.state.path.iterdir())
+
+
+def test_a_disk_that_refuses_is_told_and_tried_again(bench: Bench) -> None:
+    """A Journal that cannot be made means no Plan that names it."""
+
+    class Refusing(FakeJournals):
+        def create(self, shard: object) -> None:
+            raise StateUnusable("disk full")
+
+    works = bench.journals
+    bench.journals = Refusing()
+    with pytest.raises(StateUnusable):
+        bench.coordinator().tick()
+    assert read_plan(bench.state.plan) is None
+    bench.journals = works
+    assert bench.coordinator().tick().is_new
