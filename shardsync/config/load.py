@@ -33,7 +33,7 @@ def load_settings(
     resolved = Resolver(
         tables=tables, findings=findings, default_state_dir=default_state_dir(env)
     ).resolve()
-    known = StateDirectory(path=resolved.settings.state_dir).plan.exists()
+    known = os.path.exists(StateDirectory(path=resolved.settings.state_dir).plan)
     validate(
         resolved,
         findings,

@@ -154,3 +154,7 @@ class Settings:
     def nodes_of(self, tree: str) -> tuple[NodeSettings, ...]:
         """The Nodes of one Tree, in the order of the settings."""
         return tuple(node for node in self.nodes if node.tree == tree)
+
+    def called(self, node: NodeSettings) -> str:
+        """What people call a Node: its name, or `TREE/NAME` where there are several Trees."""
+        return node.name if len(self.trees) == 1 else f"{node.tree}/{node.name}"

@@ -37,6 +37,15 @@ SYSTEM_FILE = Path("/etc/shardsync/shardsync.toml")
 LOCAL_NAME = "shardsync.toml"
 _NO_FILE = "write one (etc/shardsync.toml in the sources is a sample), or name it with --config"
 
+_TYPE_WORDS = {
+    "str": "a text in quotes",
+    "int": "a number",
+    "float": "a number with a point",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -104,7 +113,7 @@ def read_toml(file: Path, findings: Findings) -> Raw | None:
         line = file.read_bytes()[: error.start].count(b"\n") + 1
         findings.add(place, "", f"line {line} is not UTF-8", "save the file as UTF-8")
     except tomllib.TOMLDecodeError as error:
-        findings.add(place, "", f"{_syntax_error(error)}", "correct the TOML: see https://toml.io")
+        findings.add(place, "", _syntax_error(error), "correct the TOML: see https://toml.io")
     return None
 
 
@@ -198,8 +207,19 @@ def read_table(cls: type[T], raw: Raw, place: Place, findings: Findings) -> Deco
         try:
             good[key] = msgspec.convert(value, known[key].type)
         except msgspec.ValidationError as error:
-            findings.add(place, key, f"{error}", _example(known[key]), value=_shown(key, value))
+            message = _plain(str(error))
+            findings.add(place, key, message, _example(known[key]), value=_shown(key, value))
     return Decoded(place=place, table=cls(**good), given=frozenset(good))
+
+
+def _plain(error: str) -> str:
+    """Msgspec's "Expected `str`, got `int` - at `$[1]`" in the words of a settings file."""
+    found = re.match(r"Expected `([^`]*)`, got `([^`]*)`(?: - at `\$\[(\d+)\])?", error)
+    if found is None:
+        return error
+    wanted = [_TYPE_WORDS.get(word, word) for word in found[1].split(" | ") if word != "null"]
+    entry = f"entry {int(found[3]) + 1} " if found[3] else ""
+    return f"{entry}should be {' or '.join(wanted)}, not {_TYPE_WORDS.get(found[2], found[2])}"
 
 
 def _shown(key: str, value: object) -> object:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from shardsync.config.problems import Findings, Place, Problem
+from shardsync.config.nodes import NOWHERE as NO_TARGET
+from shardsync.config.problems import Findings, Place
+from shardsync.config.resolve import NOWHERE as NO_ROOT
 from shardsync.config.resolve import Resolved
-from shardsync.config.settings import NodeSettings, Settings, Target, TargetKind, TreeSettings
+from shardsync.config.settings import NodeSettings, Target, TargetKind, TreeSettings
 from shardsync.layout import UNIX_SOCKET_PATH_MAX, StateDirectory
 
 TEMPORARY_SUFFIX_BYTES = 8
@@ -49,18 +51,30 @@ class _Validator:
 
     def run(self, *, root_must_exist: bool) -> None:
         self._names()
-        self._trees(root_must_exist=root_must_exist)
+        if root_must_exist:
+            self._roots()
+        self._same_roots()
         self._state_dir()
-        for node in self._settings.nodes:
-            self._node(node)
+        for node, place in self._nodes():
+            self._node(node, place)
         self._targets()
+
+    def _trees(self) -> Iterator[tuple[TreeSettings, Place]]:
+        """Every Tree whose root could be read."""
+        pairs = zip(self._settings.trees, self._resolved.tree_places, strict=True)
+        return ((tree, place) for tree, place in pairs if tree.root != NO_ROOT)
+
+    def _nodes(self) -> Iterator[tuple[NodeSettings, Place]]:
+        """Every Node whose target could be read."""
+        pairs = zip(self._settings.nodes, self._resolved.node_places, strict=True)
+        return ((node, place) for node, place in pairs if node.target != NO_TARGET)
 
     # -- names
 
     def _names(self) -> None:
         settings = self._settings
         self._twice("tree", [tree.name for tree in settings.trees])
-        self._twice("node", [_called(settings, node.tree, node.name) for node in settings.nodes])
+        self._twice("node", [settings.called(node) for node in settings.nodes])
         self._twice("callback", [callback.name for callback in settings.callbacks])
 
     def _twice(self, word: str, names: list[str]) -> None:
@@ -79,35 +93,31 @@ class _Validator:
 
     # -- trees
 
-    def _trees(self, *, root_must_exist: bool) -> None:
-        for tree in self._settings.trees:
-            place = self._resolved.tree_places[tree.name]
-            if root_must_exist:
-                self._root(tree, place)
-        for one, two in combinations(self._settings.trees, 2):
-            if real(one.root) == real(two.root):
+    def _roots(self) -> None:
+        for tree, place in self._trees():
+            if os.path.isdir(tree.root):
+                continue
+            message, remedy = "does not exist", "create it, mount it, or correct the path"
+            if os.path.lexists(tree.root):
+                message, remedy = "is no directory", "name the directory that holds the files"
+            self._findings.add(place, "root", message, remedy, value=str(tree.root))
+
+    def _same_roots(self) -> None:
+        for (one, _), (two, place) in combinations(self._trees(), 2):
+            if _real(one.root) == _real(two.root):
                 self._findings.add(
-                    self._resolved.tree_places[two.name], "root",
-                    f"is the root of the Tree {one.name} too",
+                    place, "root", f"is the root of the Tree {one.name} too",
                     "make it one Tree, and give its Nodes a subtree or exclude",
                     value=str(two.root),
                 )  # fmt: skip
-
-    def _root(self, tree: TreeSettings, place: Place) -> None:
-        if os.path.isdir(tree.root):
-            return
-        message, remedy = "does not exist", "create it, mount it, or correct the path"
-        if os.path.lexists(tree.root):
-            message, remedy = "is no directory", "name the directory that holds the files"
-        self._findings.add(place, "root", message, remedy, value=str(tree.root))
 
     # -- state directory
 
     def _state_dir(self) -> None:
         state = self._settings.state_dir
         place = self._resolved.state_place
-        for tree in self._settings.trees:
-            relation = _relation(real(state), real(tree.root))
+        for tree, _ in self._trees():
+            relation = _relation(_real(state), _real(tree.root))
             if relation:
                 self._findings.add(
                     place, "dir", f"{relation} the Tree's root {tree.root}",
@@ -129,8 +139,7 @@ class _Validator:
 
     # -- nodes
 
-    def _node(self, node: NodeSettings) -> None:
-        place = self._resolved.node_places[node.key]
+    def _node(self, node: NodeSettings, place: Place) -> None:
         if node.target.kind is TargetKind.LOCAL:
             self._local_target(node, place)
         if node.run_as:
@@ -142,11 +151,11 @@ class _Validator:
         target = Path(node.target.path)
         if os.path.lexists(target) and not os.path.isdir(target):
             self._target(place, node, "is no directory", "name a directory")
-        for tree in self._settings.trees:
-            relation = _relation(real(target), real(tree.root))
+        for tree, _ in self._trees():
+            relation = _relation(_real(target), _real(tree.root))
             if relation:
                 self._target(place, node, f"{relation} the Tree's root {tree.root}", _APART)
-        relation = _relation(real(target), real(self._settings.state_dir))
+        relation = _relation(_real(target), _real(self._settings.state_dir))
         if relation:
             state = self._settings.state_dir
             self._target(place, node, f"{relation} the state directory {state}", _APART)
@@ -198,84 +207,18 @@ class _Validator:
     # -- targets
 
     def _targets(self) -> None:
-        for one, two in combinations(self._settings.nodes, 2):
+        for (one, _), (two, place) in combinations(self._nodes(), 2):
             if _way(one) != _way(two):
                 continue
             relation = _relation(_folder(two.target), _folder(one.target))
             if relation:
                 self._target(
-                    self._resolved.node_places[two.key], two,
-                    f"{relation} the target of node {_called(self._settings, one.tree, one.name)}",
+                    place, two, f"{relation} the target of node {self._settings.called(one)}",
                     "two Nodes must not write to one place: name another folder",
                 )  # fmt: skip
 
 
-def warnings(settings: Settings) -> list[Problem]:
-    """What is accepted, and yet worth a word to the operator."""
-    return [
-        *_without_nodes(settings),
-        *_not_yet(settings),
-        *_exposed(settings),
-        *_missing_parents(settings),
-        *_rule_like_patterns(settings),
-    ]
-
-
-def _warning(settings: Settings, key: str, message: str, remedy: str, value: object) -> Problem:
-    return Problem(file=settings.source, key=key, message=message, remedy=remedy, value=value)
-
-
-def _without_nodes(settings: Settings) -> Iterator[Problem]:
-    for tree in settings.trees:
-        if not settings.nodes_of(tree.name):
-            yield _warning(
-                settings, "node", f"the Tree {tree.name} has no Nodes: it is watched, not sent",
-                'add [[node]] with name = "web1" and target = "web1:/var/www/html"', None,
-            )  # fmt: skip
-
-
-def _not_yet(settings: Settings) -> Iterator[Problem]:
-    message, remedy = "is accepted, but not acted on by this version", "nothing needs to be done"
-    for callback in settings.callbacks:
-        yield _warning(settings, f"callback.{callback.name}", message, remedy, None)
-    for node in settings.nodes:
-        if node.order:
-            key = f"node.{_called(settings, node.tree, node.name)}.order"
-            yield _warning(settings, key, message, remedy, node.order)
-
-
-def _exposed(settings: Settings) -> Iterator[Problem]:
-    listen = settings.metrics_listen
-    if listen and not (listen[0].startswith("127.") or listen[0] in {"::1", "localhost"}):
-        yield _warning(
-            settings, "metrics.listen", "other machines can read the metrics, without encryption",
-            "let a firewall allow none but Prometheus, or listen on 127.0.0.1",
-            f"{listen[0]}:{listen[1]}",
-        )  # fmt: skip
-
-
-def _missing_parents(settings: Settings) -> Iterator[Problem]:
-    for node in settings.nodes:
-        parent = os.path.dirname(node.target.path)
-        if node.target.kind is TargetKind.LOCAL and not os.path.isdir(parent):
-            yield _warning(
-                settings, f"node.{_called(settings, node.tree, node.name)}.target",
-                f"the Node cannot be made until {parent} exists", f"mkdir -p {parent}",
-                str(node.target),
-            )  # fmt: skip
-
-
-def _rule_like_patterns(settings: Settings) -> Iterator[Problem]:
-    for tree in settings.trees:
-        for pattern in (*tree.exclude, *tree.include):
-            if pattern.startswith(("+ ", "- ")):
-                yield _warning(
-                    settings, f"tree.{tree.name}", "is a pattern, not one of rsync's filter rules",
-                    f'write "{pattern[2:]}" into include or exclude', pattern,
-                )  # fmt: skip
-
-
-def real(path: Path) -> str:
+def _real(path: Path) -> str:
     """Where `path` leads, symlinks resolved; what does not exist yet is kept as it is."""
     return os.path.realpath(path)
 
@@ -299,8 +242,4 @@ def _way(node: NodeSettings) -> tuple[object, ...]:
 
 
 def _folder(target: Target) -> str:
-    return real(Path(target.path)) if target.kind is TargetKind.LOCAL else f"/{target.path}"
-
-
-def _called(settings: Settings, tree: str, name: str) -> str:
-    return name if len(settings.trees) == 1 else f"{tree}/{name}"
+    return _real(Path(target.path)) if target.kind is TargetKind.LOCAL else f"/{target.path}"
