@@ -14,6 +14,7 @@ def warnings(settings: Settings) -> list[Problem]:
     return [
         *_without_nodes(settings),
         *_not_yet(settings),
+        *_unused(settings),
         *_exposed(settings),
         *_missing_parents(settings),
         *_rule_like_patterns(settings),
@@ -43,6 +44,16 @@ def _not_yet(settings: Settings) -> Iterator[Problem]:
             yield _warning(settings, key, message, remedy, node.order)
 
 
+def _unused(settings: Settings) -> Iterator[Problem]:
+    for node in settings.nodes:
+        if node.ssh_options and node.target.kind is TargetKind.LOCAL:
+            yield _warning(
+                settings, f"node.{settings.called(node)}.ssh_options",
+                "is not used: the target is not reached by ssh",
+                "leave it out, or write a target like host:/path", list(node.ssh_options),
+            )  # fmt: skip
+
+
 def _exposed(settings: Settings) -> Iterator[Problem]:
     listen = settings.metrics_listen
     if listen and not (listen[0].startswith("127.") or listen[0] in {"::1", "localhost"}):
@@ -66,9 +77,12 @@ def _missing_parents(settings: Settings) -> Iterator[Problem]:
 
 def _rule_like_patterns(settings: Settings) -> Iterator[Problem]:
     for tree in settings.trees:
-        for pattern in (*tree.exclude, *tree.include):
-            if pattern.startswith(("+ ", "- ")):
-                yield _warning(
-                    settings, f"tree.{tree.name}", "is a pattern, not one of rsync's filter rules",
-                    f'write "{pattern[2:]}" into include or exclude', pattern,
-                )  # fmt: skip
+        for key, patterns in (("exclude", tree.exclude), ("include", tree.include)):
+            for pattern in patterns:
+                if pattern.startswith(("+ ", "- ")):
+                    yield _warning(
+                        settings, f"tree.{tree.name}.{key}",
+                        "is a pattern, not one of rsync's filter rules",
+                        f'to mean the name alone, write "{pattern[2:]}" into include or exclude',
+                        pattern,
+                    )  # fmt: skip

@@ -16,8 +16,13 @@ _USER = r"(?:(?P<user>[A-Za-z0-9_.][A-Za-z0-9_.+-]*)@)?"
 _SSH = re.compile(rf"{_USER}{_HOST}:(?P<path>.*)", re.DOTALL)
 _DAEMON = re.compile(rf"rsync://{_USER}{_HOST}(?::(?P<port>[^/]*))?(?:/(?P<path>.*))?", re.DOTALL)
 _DOUBLE_COLON = re.compile(rf"(?P<user>[^/@:]+@)?{_HOST}::(?P<path>.*)", re.DOTALL)
-_PASSWORD = re.compile(r"(?P<before>[A-Za-z]+://[^/@]*?:)[^/@]*@")
-_HIDDEN_PASSWORD = re.compile(r"((?:[A-Za-z]+://)?[^/:@]+:)[^/@]+@")
+_PASSWORD = re.compile(
+    # scheme://user:password@, unless what follows the colon is a port
+    r"(?P<before>[A-Za-z]+://[^/@:\[\]]*:)(?!\d*(?:/|$)).*@"
+    # user:password@host:
+    r"|(?P<plain>[^/@:\[\]]+:)[^/@][^@]*@(?=[^/@]+:)",
+    re.DOTALL,
+)
 
 
 def parse_target(text: str) -> Target:
@@ -44,7 +49,10 @@ def parse_target(text: str) -> Target:
 
 def hide_password(text: str) -> str:
     """`text` with a password that somebody wrote into a target replaced by ***."""
-    return _HIDDEN_PASSWORD.sub(r"\1***@", text)
+    found = _PASSWORD.match(text)
+    if found is None:
+        return text
+    return f"{found['before'] or found['plain']}***@{text[found.end() :]}"
 
 
 def _refuse_dangerous(text: str) -> None:
@@ -54,7 +62,7 @@ def _refuse_dangerous(text: str) -> None:
         raise Refusal("rsync would take it for an option", f"write {FORMS}")
     if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in text):
         raise Refusal("holds a control character", "write the target without it")
-    if _PASSWORD.match(text) or re.match(r"[^/@:\[\]]+:[^/@]+@", text):
+    if _PASSWORD.match(text):
         raise Refusal(
             "holds a password, which every user of this machine could read in the process list",
             'write it into a file of mode 0600 and name that in password_file = "/path"',
@@ -109,9 +117,7 @@ def _folder(path: str, text: str) -> str:
             "name one folder, without wildcards",
         )
     if ".." in path.split("/"):
-        raise Refusal(
-            'climbs with ".."', f'write "{text.split("/", 1)[0]}{posixpath.normpath(path)}"'
-        )
+        raise Refusal('climbs with ".."', "write the path that it leads to")
     clean = posixpath.normpath(path)
     return "/" + clean.lstrip("/")
 
