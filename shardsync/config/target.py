@@ -29,7 +29,7 @@ def parse_target(text: str) -> Target:
     """The Target that `text` spells. Raises Refusal with what to write instead."""
     _refuse_dangerous(text)
     if text.startswith("/"):
-        return Target(kind=TargetKind.LOCAL, path=_folder(text, text))
+        return Target(kind=TargetKind.LOCAL, path=_folder(text))
     if "://" in text:
         return _daemon(text)
     double_colon = _DOUBLE_COLON.fullmatch(text)
@@ -82,7 +82,7 @@ def _ssh(text: str) -> Target:
         )
     return Target(
         kind=TargetKind.SSH,
-        path=_folder(path, text),
+        path=_folder(path),
         host=_host(found["host"]),
         user=found["user"] or "",
     )
@@ -96,7 +96,7 @@ def _daemon(text: str) -> Target:
         raise Refusal(
             "is no host, module and path", 'write "rsync://[user@]host[:port]/module[/path]"'
         )
-    path = _folder("/" + (found["path"] or ""), text).lstrip("/")
+    path = _folder("/" + (found["path"] or "")).lstrip("/")
     if not path:
         raise Refusal("names no module", f'write "{text.rstrip("/")}/MODULE"')
     return Target(
@@ -108,7 +108,7 @@ def _daemon(text: str) -> Target:
     )
 
 
-def _folder(path: str, text: str) -> str:
+def _folder(path: str) -> str:
     """`path` without doubled or trailing slashes. Refuses `..` and what a shell would expand."""
     wild = sorted(set(path) & set("*?["))
     if wild:
