@@ -8,6 +8,7 @@ message cannot be laid at a listed path's door. Any other code: nothing.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -106,6 +107,24 @@ _TROUBLES = {
 }
 
 
+_TELLING = (
+    ("invalid file mode", Trouble.MISSING_ARGS),
+    ("No space left", Trouble.DISK_FULL),
+    ("quota exceeded", Trouble.DISK_FULL),
+    ("max connections", Trouble.BUSY),
+    ("Another instance of rrsync", Trouble.BUSY),
+)
+"""Words that tell more than the exit code."""
+_NOT_FOUND = re.compile(
+    r"^[^\n]*rsync[^\n]*: (?:(?:command )?not found|No such file)", re.MULTILINE
+)
+_SSH_SAID = re.compile(
+    r"^(?:ssh: |kex_exchange|Host key verification|Connection (?:closed|reset|timed out)"
+    r"|[^\n]*: Permission denied \(|banner exchange|Bad owner|Could not resolve)",
+    re.MULTILINE,
+)
+
+
 def judge(
     *,
     exit_code: int | None,
@@ -122,7 +141,9 @@ def judge(
     if cut_off:
         return _nothing(Trouble.DEADLINE, cut_off)
     if exit_code not in {0, 23, 24, 25}:
-        trouble = _trouble(exit_code, messages.unattributed)
+        said = [*messages.unattributed, *messages.temporary.values()]
+        said += [failure.reason for failure in messages.failed.values()]
+        trouble = _trouble(exit_code, said)
         return _nothing(trouble, _message(exit_code, messages))
     if not _has_failures(messages):
         if exit_code in {0, 24}:
@@ -155,18 +176,24 @@ def _nothing(trouble: Trouble, message: str) -> Verdict:
 
 
 def _trouble(exit_code: int | None, said: Iterable[str]) -> Trouble:
-    text = "\n".join(said)
     if exit_code is None:
         return Trouble.SOURCE
     if exit_code < 0:
         return Trouble.KILLED
-    if "invalid file mode" in text:
-        return Trouble.MISSING_ARGS
-    if "No space left" in text or "quota exceeded" in text:
-        return Trouble.DISK_FULL
-    if "max connections" in text or "Another instance of rrsync" in text:
-        return Trouble.BUSY
+    text = "\n".join(said)
+    for words, trouble in _TELLING:
+        if words in text:
+            return trouble
+    if exit_code == 12 and "(0 bytes received so far)" in text:
+        return _silent_end(text)
     return _TROUBLES.get(exit_code, Trouble.PROTOCOL)
+
+
+def _silent_end(text: str) -> Trouble:
+    """Why the other side never spoke: rsync gives 12 or the shell's code, whichever is first."""
+    if _NOT_FOUND.search(text):
+        return Trouble.RSYNC_MISSING
+    return Trouble.SSH if _SSH_SAID.search(text) else Trouble.PROTOCOL
 
 
 def _message(exit_code: int | None, messages: Messages) -> str:

@@ -54,8 +54,13 @@ class RsyncRun:
         self._clock = clock
         self._on_line = on_line
         self._reader = MessageReader(source_fd=source_fd, target=target)
-        self._out = LineSplitter(take=self._take_out, max_bytes=_LINE_BYTES)
-        self._error = LineSplitter(take=self._take_error, max_bytes=_LINE_BYTES)
+        too_long = "rsync printed a line of no sensible length"
+        self._out = LineSplitter(
+            take=self._take_out, max_bytes=_LINE_BYTES, overflow=lambda: self._cut(too_long)
+        )
+        self._error = LineSplitter(
+            take=self._take_error, max_bytes=_LINE_BYTES, overflow=lambda: self._cut(too_long)
+        )
         self._child: Child | None = None
         self._chatter_bytes = 0
         self._paused = False
@@ -182,11 +187,14 @@ class RsyncRun:
     def _take_error(self, line: bytes) -> None:
         self._chatter_bytes += len(line) + 1
         if self._chatter_bytes > _CHATTER_BYTES:
-            self._cut_off = "rsync said more than can be read"
-            if self._child is not None:
-                self._child.kill()
+            self._cut("rsync said more than can be read")
             return
         self._reader.read(line)
+
+    def _cut(self, why: str) -> None:
+        self._cut_off = self._cut_off or why
+        if self._child is not None:
+            self._child.kill()
 
     def _result(
         self,
@@ -198,16 +206,13 @@ class RsyncRun:
         warm: bool,
     ) -> RunResult:
         messages = self._reader.messages
-        cut_off = self._cut_off
-        if self._out.was_cut or self._error.was_cut:
-            cut_off = cut_off or "rsync printed a line of no sensible length"
         verdict = judge(
             exit_code=exit_code,
             messages=messages,
             purpose=self._purpose,
             paths=paths,
             gone=gone,
-            cut_off=cut_off,
+            cut_off=self._cut_off,
         )
         return RunResult(
             exit_code=exit_code,
@@ -229,20 +234,27 @@ class RsyncRun:
 
 
 class LineSplitter:
-    """Bytes in, lines out; a line longer than `max_bytes` is dropped and remembered as cut."""
+    """Bytes in, lines out; a line longer than `max_bytes` is dropped and told to `overflow`."""
 
-    def __init__(self, *, take: Callable[[bytes], None], max_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        take: Callable[[bytes], None],
+        max_bytes: int,
+        overflow: Callable[[], None],
+    ) -> None:
         self._take = take
         self._max_bytes = max_bytes
+        self._overflow = overflow
         self._rest = b""
-        self.was_cut = False
 
     def feed(self, piece: bytes) -> None:
         """Take in what came; hand on each line that is complete."""
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > self._max_bytes:
-            self._rest, self.was_cut = b"", True
+            self._rest = b""
+            self._overflow()
         for line in lines:
             self._take(line)
 

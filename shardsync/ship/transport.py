@@ -37,6 +37,8 @@ from shardsync.ship.warm import WarmRsync
 
 _NO_BRAKE = 2**31 - 1
 """rsync's --max-delete is an int: nothing is held back where nothing is really deleted."""
+_AHEAD_SECONDS = 0.01
+"""A small Batch is visible after 4 ms, and its rsync ends after 45."""
 _QUEUE_LINES = 10_000
 _LISTED_NAMES = 10_000
 _WARM_TROUBLES = frozenset(
@@ -139,12 +141,8 @@ class NodeTransport:
 
         Call it when the Node follows, and every few seconds. Trouble shows at the next `ship`.
         """
-        if self._is_paused or self._writing.locked() or self._is_restricted:
-            return
-        try:
-            self._warm.start()
-        except OSError:
-            return
+        if not self._writing.locked():
+            self._start_warm()
 
     async def ship(
         self,
@@ -163,7 +161,7 @@ class NodeTransport:
 
         Crash safety: whatever ends this early, each entry of the list is done or not done.
         """
-        async with self._writing:
+        async with self._writing, self._next_ahead():
             deadline = self._clock.monotonic() + deadline_seconds
             while True:
                 left = max(1.0, deadline - self._clock.monotonic())
@@ -175,7 +173,9 @@ class NodeTransport:
                 if learned == self.capabilities:
                     break
                 self.capabilities = learned
-        if result.outcome is not Outcome.NOTHING:
+        if result.outcome is Outcome.NOTHING:
+            await self._warm.close()
+        else:
             self.warm_up()
         return result
 
@@ -298,6 +298,25 @@ class NodeTransport:
     async def close(self) -> None:
         """As `pause`, for good; runs under way are left to their callers."""
         await self.pause()
+
+    def _start_warm(self) -> None:
+        if self._is_paused or self._is_restricted:
+            return
+        # Trouble with the source shows at the next ship, which tells it.
+        with contextlib.suppress(OSError):
+            self._warm.start()
+
+    @contextlib.asynccontextmanager
+    async def _next_ahead(self) -> AsyncIterator[None]:
+        """Start the next warm run while this one works, so that it is ready when it ends.
+
+        A little later than the list is handed over, so as not to take the processor from it.
+        """
+        timer = asyncio.get_running_loop().call_later(_AHEAD_SECONDS, self._start_warm)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @property
     def _is_restricted(self) -> bool:
