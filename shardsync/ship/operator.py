@@ -168,12 +168,19 @@ class Operator:
         self._answer(request)
 
     def _begin_flush(self, request: Request, stations: list[Station]) -> None:
+        """Wait for the Positions that the Watchers acknowledged, and for what retired Shards hold.
+
+        A Shard that is not in our Plan yet is waited for: the request may be quicker than it.
+        """
         running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
         for station in stations:
-            known = set(station.journals.shard_ids())
-            running.until[station.key] = {
-                shard: position for shard, position in request.positions.items() if shard in known
+            tree = station.key[0]
+            acknowledged = {
+                shard: position
+                for shard, position in request.positions.items()
+                if shard.rpartition("-")[0] == tree
             }
+            running.until[station.key] = {**self._newest(station), **acknowledged}
             station.syncer.hurry()
         self._running.append(running)
 
