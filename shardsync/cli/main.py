@@ -22,10 +22,19 @@ from shardsync.errors import ShardsyncError, UsageError
 
 _INTERRUPTED = 130
 _COMMANDS = {
+    "up": "shardsync.cli.lifecycle:up",
+    "down": "shardsync.cli.lifecycle:down",
     "status": "shardsync.cli.status:status",
+    "flush": "shardsync.cli.flush:flush",
+    "replay": "shardsync.cli.replay:replay",
+    "reconcile": "shardsync.cli.reconcile:reconcile",
     "verify": "shardsync.cli.verify:verify",
     "trace": "shardsync.cli.trace:trace",
     "journal": "shardsync.cli.journal:journal",
+    "check": "shardsync.cli.check:check",
+    "config": "shardsync.cli.check:config",
+    "pause": "shardsync.cli.nodes:pause",
+    "resume": "shardsync.cli.nodes:resume",
 }
 
 

@@ -1,0 +1,153 @@
+"""`shardsync replay`: send again what changed since a moment, from the Journals alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import click
+
+from shardsync.cli.asking import Asker
+from shardsync.cli.invocation import Invocation
+from shardsync.cli.options import (
+    config_option,
+    examples,
+    no_wait_option,
+    node_option,
+    path_option,
+    tree_option,
+)
+from shardsync.cli.output import say, tell
+from shardsync.cli.since import Since, parse_since, positions_since, refuse_too_old
+from shardsync.errors import UsageError
+from shardsync.escape import printable, printable_text
+from shardsync.journal.plan import PlannedShard, covers
+from shardsync.journal.reader import JournalReader
+from shardsync.journal.records import NodeKey
+from shardsync.journal.requests import Request, RequestKind, new_request_id
+from shardsync.journal.state_reader import StateReader
+
+_PAGE = 10_000
+
+
+@click.command(
+    epilog=examples(
+        "shardsync replay --since 2h --node web2",
+        "shardsync replay --since 2026-11-23T08:00 --path news --dry-run",
+    )
+)
+@config_option
+@click.option(
+    "--since",
+    "since_text",
+    metavar="T",
+    required=True,
+    help="2h, 2026-11-23T08:00 (local time) or SHARD:N.",
+)
+@tree_option
+@node_option
+@path_option
+@click.option("--dry-run", is_flag=True, help="Only list the paths that would be sent.")
+@no_wait_option
+@click.pass_obj
+def replay(
+    call: Invocation,
+    since_text: str,
+    tree: str | None,
+    nodes: tuple[str, ...],
+    path: str | None,
+    dry_run: bool,
+    no_wait: bool,
+) -> None:
+    """Send again what changed since T, as it is now.
+
+    By time each node starts where it was at T. Exits 15 when the journals do
+    not reach back that far: `shardsync reconcile` compares everything instead.
+    """
+    since = parse_since(since_text, clock=call.clock, state=call.state)
+    chosen_tree, below = _chosen(call, since, tree, path)
+    keys = call.nodes(chosen_tree, nodes)
+    trees = {key[0] for key in keys}
+    shards = tuple(shard for shard in call.plan().shards if shard.tree in trees)
+    shards = tuple(shard for shard in shards if call.state.journal(shard.id).exists())
+    refuse_too_old(since, shards, call.state)
+    positions = positions_since(since, shards, call.state)
+    if dry_run:
+        _list(call, since, shards, positions, keys, below)
+        return
+    request = Request(
+        id=new_request_id(),
+        kind=RequestKind.REPLAY,
+        tree=chosen_tree or "",
+        nodes=nodes,
+        positions=positions,
+        history_us=None if since.position else since.at_us,
+        path=below,
+    )
+    asker = Asker(call=call)
+    if no_wait:
+        asker.send(request)
+        say("replay begun: `shardsync status` shows how far it is")
+        return
+    answer = asker.ask(request, title="replay")
+    say(f"replayed {answer.total:,} changes to {_names(keys)}")
+
+
+def _chosen(
+    call: Invocation, since: Since, tree: str | None, path: str | None
+) -> tuple[str | None, bytes]:
+    """(Tree or None for all, path): both a path and a Position tell their Tree."""
+    if since.position is not None:
+        shard = call.plan().shard(since.position.shard)
+        if shard is not None:
+            if tree not in {None, shard.tree}:
+                raise UsageError(f"--since {since.position}: not a shard of tree {tree}")
+            tree = shard.tree
+    if path is None:
+        call.trees(tree)
+        return tree, b""
+    return call.tree_path(path, tree)
+
+
+def _list(
+    call: Invocation,
+    since: Since,
+    shards: tuple[PlannedShard, ...],
+    positions: dict[str, int],
+    keys: tuple[NodeKey, ...],
+    below: bytes,
+) -> None:
+    starts = dict(positions)
+    if since.position is None:
+        _start_where_nodes_were(call, since.at_us, keys, starts)
+    paths: set[bytes] = set()
+    for shard in shards:
+        paths.update(path for path in _paths(call, shard, starts[shard.id]) if covers(below, path))
+    for path in sorted(paths):
+        say(printable(path) or "./")
+    tell(f"{len(paths):,} paths would be sent to {_names(keys)}")
+
+
+def _start_where_nodes_were(
+    call: Invocation, at_us: int, keys: tuple[NodeKey, ...], starts: dict[str, int]
+) -> None:
+    """Lower `starts` to the Cursor that the last of the Nodes had at that time."""
+    if not call.state.state_db.exists():
+        return
+    with contextlib.closing(StateReader(call.state.state_db)) as reader:
+        for key in keys:
+            for shard, cursor in reader.cursors_at(key, at_us).items():
+                if shard in starts:
+                    starts[shard] = min(starts[shard], cursor.position)
+
+
+def _paths(call: Invocation, shard: PlannedShard, after: int) -> Iterator[bytes]:
+    with contextlib.closing(JournalReader(call.state.journal(shard.id))) as reader:
+        while rows := reader.read_rows(after=after, limit=_PAGE):
+            after = rows[-1][0]
+            for row in rows:
+                yield row[1]
+
+
+def _names(keys: tuple[NodeKey, ...]) -> str:
+    return ", ".join(printable_text(key[1]) for key in keys) or "no node"
