@@ -22,9 +22,11 @@ from shardsync.errors import ShardsyncError, UsageError
 
 _INTERRUPTED = 130
 _COMMANDS = {
+    "mirror": "shardsync.cli.mirror:mirror",
     "up": "shardsync.cli.lifecycle:up",
     "down": "shardsync.cli.lifecycle:down",
     "status": "shardsync.cli.status:status",
+    "top": "shardsync.cli.status:top",
     "flush": "shardsync.cli.flush:flush",
     "replay": "shardsync.cli.replay:replay",
     "reconcile": "shardsync.cli.reconcile:reconcile",

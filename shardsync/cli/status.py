@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from shardsync.cli.invocation import Invocation
+from shardsync.cli.live import LiveView
 from shardsync.cli.options import config_option, examples, json_option, node_option, tree_option
 from shardsync.cli.output import print_json, say, tell, tell_error
 from shardsync.cli.tables import lines, tables
@@ -40,6 +41,14 @@ def status(ctx: click.Context, tree: str | None, nodes: tuple[str, ...], as_json
     else:
         _show(found, call.clock.wall_us())
     ctx.exit(found.exit_code)
+
+
+@click.command(epilog=examples("shardsync top"))
+@config_option
+@click.pass_obj
+def top(call: Invocation) -> None:
+    """Show the status live, until Ctrl-C."""
+    LiveView(reader=call.status_reader(), clock=call.clock).follow(lambda _: False)
 
 
 def _chosen(call: Invocation, found: Status, tree: str | None, nodes: tuple[str, ...]) -> Status:

@@ -17,7 +17,7 @@ GROUP = "shardsync"
 COORDINATOR = f"{GROUP}:coordinator"
 SYNC = f"{GROUP}:sync"
 COORDINATOR_MODULE = "shardsync.control.coordinator"
-SYNC_MODULE = "shardsync.ship.service"
+SYNC_MODULE = "shardsync.cli.sync_process"
 WATCHER_MODULE = "shardsync.watch.slot"
 MODULES = (COORDINATOR_MODULE, SYNC_MODULE, WATCHER_MODULE)
 
