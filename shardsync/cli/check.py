@@ -1,4 +1,4 @@
-"""`shardsync check` and `shardsync config`: what the settings say, and whether Nodes answer."""
+"""`shardsync check`: whether the settings are right, and whether each Node answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import config_option, examples, node_option, tree_option
 from shardsync.cli.output import say
 from shardsync.cli.transports import pin_roots, reach
-from shardsync.config import lookup
 from shardsync.config.patterns import node_filter
 from shardsync.config.settings import NodeSettings
 from shardsync.config.validate import warnings
@@ -64,22 +63,6 @@ def check(call: Invocation, tree: str | None, nodes: tuple[str, ...], show_comma
             f"check: {', '.join(failed)} failed",
             hint="what rsync said stands above; `shardsync check --show-command` prints its line",
         )
-
-
-@click.group
-def config() -> None:
-    """Look at the settings as they are understood."""
-
-
-@config.command(
-    epilog=examples("shardsync config get state.dir", "shardsync config get node.web1")
-)
-@click.argument("key", metavar="KEY")
-@config_option
-@click.pass_obj
-def get(call: Invocation, key: str) -> None:
-    """Print the value that holds for KEY, defaults included."""
-    say(lookup.text(lookup.get(call.settings, key)))
 
 
 def command_line(node: NodeSettings) -> str:

@@ -34,7 +34,6 @@ _COMMANDS = {
     "trace": "shardsync.cli.trace:trace",
     "journal": "shardsync.cli.journal:journal",
     "check": "shardsync.cli.check:check",
-    "config": "shardsync.cli.check:config",
     "pause": "shardsync.cli.nodes:pause",
     "resume": "shardsync.cli.nodes:resume",
 }

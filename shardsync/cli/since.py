@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from shardsync.clock import Clock, rfc3339
 from shardsync.errors import SinceTooOld, UsageError
 from shardsync.escape import printable_text
-from shardsync.journal.plan import Origin, PlannedShard
+from shardsync.journal.plan import PlannedShard
 from shardsync.journal.reader import JournalReader
 from shardsync.layout import StateDirectory
 from shardsync.model import Position
@@ -58,19 +58,21 @@ def refuse_too_old(since: Since, shards: tuple[PlannedShard, ...], state: StateD
     starts = []
     for shard in shards:
         with contextlib.closing(JournalReader(state.journal(shard.id))) as reader:
-            starts.append((shard.made_by is Origin.REPLAN, reader.created_at()))
+            starts.append(reader.created_at())
             pruned_until = reader.progress().pruned_until_us
         if since.at_us <= pruned_until:
-            raise SinceTooOld(
-                f"{shard.id}: the journal was pruned up to {rfc3339(pruned_until)},"
-                f" asked for was {rfc3339(since.at_us)}"
-            )
+            _refuse(since, f"the journal of {shard.id} was pruned up to", pruned_until)
     # A re-plan's Journal goes on where others end; the Tree is covered from the first of all.
-    if starts and since.at_us < min(made_at for _, made_at in starts):
-        made_at = min(made_at for _, made_at in starts)
-        raise SinceTooOld(
-            f"the journal begins at {rfc3339(made_at)}, asked for was {rfc3339(since.at_us)}"
-        )
+    if starts and since.at_us < min(starts):
+        _refuse(since, "the journal begins at", min(starts))
+
+
+def _refuse(since: Since, why: str, oldest_us: int) -> None:
+    raise SinceTooOld(
+        f"{why} {rfc3339(oldest_us)}, asked for was {rfc3339(since.at_us)}",
+        hint="`shardsync reconcile --node NODE` compares everything instead"
+        f" (or --since {rfc3339(oldest_us + 1)}, if nothing older is missing there)",
+    )
 
 
 def _observed(position: Position, state: StateDirectory) -> int:

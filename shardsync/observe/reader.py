@@ -111,7 +111,8 @@ class StatusReader:
         return replace(
             found,
             state=ShardState.STOPPED if pid is None else progress.state,
-            watches=progress.watches,
+            # The kernel has dropped those of a Watcher that is gone.
+            watches=0 if pid is None else progress.watches,
             directories=progress.directories,
             polled_directories=progress.polled_directories,
             position=progress.last_position,

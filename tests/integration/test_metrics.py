@@ -153,7 +153,7 @@ def _commit_known_work(made: HandMade) -> None:
     )
     cursor = Cursor(journal_id="id-main-00", position=last - 1)
     state.record(WEB1, BatchRecord(cursors={"main-00": cursor}, work_added=[retry]))
-    made.hold("sync")
+    made.hold("sync", "journal-main-00")
     made.clock.advance(10)
 
 
@@ -188,7 +188,6 @@ def test_values_of_known_work(made: HandMade) -> None:
     assert shard("shardsync_journal_position") == START + 2
     assert shard("shardsync_journal_bytes") > 4096
     assert shard("shardsync_watermark_timestamp_seconds") == START / 1_000_000 + 0.5
-    # Nobody holds the Journal's lock, so what the Watcher last said of its scan still stands.
     assert shard("shardsync_scan_progress_ratio") == 0.25
     assert node("shardsync_node_lag_changes") == 2
     assert node("shardsync_node_lag_seconds") == 7
@@ -215,7 +214,7 @@ def test_values_of_known_work(made: HandMade) -> None:
     assert up == {
         (("process", "coordinator"),): 0,
         (("process", "sync"),): 1,
-        (("process", "watcher-00"),): 0,
+        (("process", "watcher-00"),): 1,
     }
     assert samples["shardsync_scrape_failed_parts", ()] == 0
 
