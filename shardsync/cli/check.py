@@ -13,9 +13,9 @@ from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import config_option, examples, node_option, tree_option
 from shardsync.cli.output import say
 from shardsync.cli.transports import pin_roots, reach
+from shardsync.config.advice import warnings
 from shardsync.config.patterns import node_filter
 from shardsync.config.settings import NodeSettings
-from shardsync.config.validate import warnings
 from shardsync.errors import NodeUnreachable
 from shardsync.escape import printable_text
 from shardsync.ship.command import Purpose, rsync_command

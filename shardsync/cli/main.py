@@ -34,6 +34,7 @@ _COMMANDS = {
     "trace": "shardsync.cli.trace:trace",
     "journal": "shardsync.cli.journal:journal",
     "check": "shardsync.cli.check:check",
+    "config": "shardsync.cli.config:config",
     "pause": "shardsync.cli.nodes:pause",
     "resume": "shardsync.cli.nodes:resume",
 }
