@@ -145,11 +145,13 @@ class Delivery:
         compare: Compare = Compare.CONTENT,
         allow_delete: bool = False,
         again: bool = False,
+        find_extraneous: bool = True,
     ) -> Delivered:
         """Bring everything pending onto the Node; what fails alone is returned, not raised.
 
         Order: trees, then what is flat with what is gone, then what comparisons
         find beside the Tree. May be done twice, and be cut off anywhere.
+        `find_extraneous`: look for what the Node has beside trees and listings.
         `again`: these paths failed before, so what they may replace is counted, too.
 
         Raises RootLost, NodeTrouble, TooManyDeletions: nothing then counts as shipped.
@@ -170,7 +172,7 @@ class Delivery:
         if plan.trees:
             await self._ship_trees(plan, delivered, compare)
         await self._ship_flat(plan, delivered, compare)
-        if plan.trees or plan.listings:
+        if find_extraneous and (plan.trees or plan.listings):
             await self._remove_extraneous(plan, delivered, owned=owned, allow_delete=allow_delete)
         return delivered
 

@@ -40,6 +40,7 @@ _WORK_BACKOFF = (5.0, 600.0)
 _IDLE_SECONDS = 5.0
 _ROOT_LOST_SECONDS = 2.0
 _RETRIES_AT_ONCE = 1000
+_PIECES_AT_ONCE = 16
 
 
 class Did(enum.Enum):
@@ -225,7 +226,11 @@ class Syncer:
                 yield Pending(path=moved[0], want=moved[1], since=item.since)
 
     def _due_work(self) -> list[Work]:
-        """The retries that are due, all together; else the next piece of a reconcile."""
+        """The retries that are due, all together; else the next pieces of a comparison.
+
+        An eighth of the pieces at a time, at least sixteen: each run costs a start, and
+        each is a step of progress that a restart keeps.
+        """
         due = self._state.read.work_due(
             self.key, now_us=self._clock.wall_us(), limit=_RETRIES_AT_ONCE
         )
@@ -235,7 +240,12 @@ class Syncer:
                 for item in due
                 if item.reason is WorkReason.RETRY and item.compare is due[0].compare
             ]
-        return due[:1]
+        at_once = max(_PIECES_AT_ONCE, len(due) // 8)
+        return [
+            item
+            for item in due[:at_once]
+            if (item.reason, item.request) == (due[0].reason, due[0].request)
+        ]
 
     async def _ship_work(self, row: NodeRow, due: Sequence[Work]) -> Tick:
         began = self._clock.monotonic()
@@ -248,6 +258,8 @@ class Syncer:
             compare=due[0].compare,
             allow_delete=row.allow_delete,
             again=due[0].reason is WorkReason.RETRY,
+            # What was empty at first contact has nothing beside the Tree to look for.
+            find_extraneous=not (row.owned and due[0].reason is WorkReason.BOOTSTRAP),
         )
         by_path = {item.path: item for item in pending}
         known = {item.path: item for item in due}
