@@ -32,6 +32,7 @@ class Asker:
     def __init__(self, *, call: Invocation) -> None:
         self._call = call
         self._daemons = Daemons(call=call)
+        self._unreadable_since: float | None = None
 
     def send(self, request: Request) -> None:
         """Put it into the spool. Raises NotRunning and StateUnusable."""
@@ -74,10 +75,18 @@ class Asker:
             time.sleep(_LOOK_SOON_SECONDS if now - began < _SOON_SECONDS else _LOOK_SECONDS)
 
     def _answer(self, reader: StateReader, request: Request) -> Answer | None:
-        # At the very first start the sync process has yet to make state.db.
-        if not self._call.state.state_db.exists():
+        """The answer so far. At its very first start the sync process has yet to make state.db."""
+        now = self._call.clock.monotonic()
+        try:
+            answer = reader.answer(request.id)
+        except StateUnusable:
+            if self._unreadable_since is None:
+                self._unreadable_since = now
+            if now - self._unreadable_since >= _LATE_SECONDS:
+                raise
             return None
-        return reader.answer(request.id)
+        self._unreadable_since = None
+        return answer
 
     def _require_hope(self, request: Request) -> None:
         """Raise where no answer will come any more, and take the request back."""

@@ -20,7 +20,7 @@ from shardsync.cli.invocation import Invocation
 from shardsync.cli.live import LiveView
 from shardsync.cli.mirror_settings import absolute_target, mirror_state, settings_text
 from shardsync.cli.options import examples
-from shardsync.cli.output import say, tell
+from shardsync.cli.output import counted, say, tell
 from shardsync.clock import Clock
 from shardsync.config.load import user_state_dir
 from shardsync.control.lifecycle import Lifecycle, lifecycle
@@ -46,6 +46,7 @@ _HOPELESS = frozenset({NodeState.HALTED, NodeState.PAUSED, NodeState.BEHIND_RETE
 @click.argument("source", metavar="SRC")
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @click.option("--once", is_flag=True, help="Bring the targets up to date and exit.")
+@click.option("--adopt", is_flag=True, help="Delete what the targets hold and SRC does not.")
 @click.option(
     "--exclude",
     "excludes",
@@ -64,13 +65,14 @@ def mirror(
     source: str,
     targets: tuple[str, ...],
     once: bool,
+    adopt: bool,
     excludes: tuple[str, ...],
     password_file: Path | None,
 ) -> None:
     """Keep TARGETs like SRC, in the foreground, until Ctrl-C; goes on from there next time.
 
     TARGET is /path, [user@]host:/path or rsync://[user@]host[:port]/module.
-    What a target holds beside SRC's files is kept.
+    What a target holds beside SRC's files is kept, unless --adopt is given.
     """
     root = _source(source)
     state = mirror_state(user_state_dir(call.env), root)
@@ -84,7 +86,7 @@ def mirror(
     )
     own = Invocation(config=_write(state / "shardsync.toml", text), env=call.env, clock=call.clock)
     run = Mirror(call=own, control=lifecycle(own.state, own.clock))
-    run.run(once=once)
+    run.run(once=once, adopt=adopt)
 
 
 class Mirror:
@@ -94,33 +96,39 @@ class Mirror:
         self._call = call
         self._control = control
 
-    def run(self, *, once: bool) -> None:
+    def run(self, *, once: bool, adopt: bool) -> None:
         """Until Ctrl-C, or with `once` until all is done. Raises what `up` does, NodesFailed."""
+        began = self._call.clock.monotonic()
         settings = self._call.settings
         self._call.state.make()
         with FileLock.acquire(self._call.state.lock("mirror")), _terminated_as_interrupted():
             # Nobody holds the lock but we: what runs there was left by a mirror that was killed.
             self._control.down()
             self._tell_plan()
-            self._control.up(settings)
             try:
-                self._work(once=once)
+                self._control.up(settings)
+                if adopt:
+                    self._adopt()
+                self._work(began, once=once)
             except KeyboardInterrupt:
                 tell("stopping: what was seen is kept, the next run goes on from there")
             finally:
                 with _uninterrupted():
                     self._control.down()
 
-    def _work(self, *, once: bool) -> None:
+    def _adopt(self) -> None:
+        request = Request(id=new_request_id(), kind=RequestKind.RESUME, adopt=True)
+        Asker(call=self._call).ask(request, title="adopt")
+
+    def _work(self, began: float, *, once: bool) -> None:
         if once:
-            self._bring_up_to_date()
+            self._bring_up_to_date(began)
             return
         view = LiveView(reader=self._call.status_reader(), clock=self._call.clock)
         view.follow(lambda status: status.is_down)
         raise NodesFailed("mirror: somebody stopped the daemons")
 
-    def _bring_up_to_date(self) -> None:
-        began = self._call.clock.monotonic()
+    def _bring_up_to_date(self, began: float) -> None:
         positions = wait_for_watchers(self._call, self._call.known_trees(), _BARRIER_SECONDS)
         settling = Settling(clock=self._call.clock)
         view = LiveView(reader=self._call.status_reader(), clock=self._call.clock)
@@ -163,9 +171,8 @@ class Mirror:
         for node in nodes:
             if node.foreign_paths:
                 tell(
-                    f"note: {node.name} holds {node.foreign_paths:,} paths that SRC does not have;"
-                    " they are kept. To have them deleted, while the mirror runs:\n"
-                    f"  shardsync --config {self._call.settings.source} resume {node.name} --adopt"
+                    f"note: {node.name} holds {counted(node.foreign_paths, 'path')} that SRC"
+                    " does not have, and that are kept; --adopt has such paths deleted"
                 )
 
 

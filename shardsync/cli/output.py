@@ -45,6 +45,11 @@ def safe_lines(text: str) -> str:
     return "\n".join(printable_text(line) for line in text.split("\n"))
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 path`, `2,000 paths`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class Meter:
     """Progress of a long command: a bar on a terminal, else a plain line now and then."""
 

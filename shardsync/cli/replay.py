@@ -17,7 +17,7 @@ from shardsync.cli.options import (
     path_option,
     tree_option,
 )
-from shardsync.cli.output import say, tell
+from shardsync.cli.output import counted, say, tell
 from shardsync.cli.since import Since, parse_since, positions_since, refuse_too_old
 from shardsync.errors import UsageError
 from shardsync.escape import printable, printable_text
@@ -90,7 +90,7 @@ def replay(
         say("replay begun: `shardsync status` shows how far it is")
         return
     answer = asker.ask(request, title="replay")
-    say(f"replayed {answer.total:,} changes to {_names(keys)}")
+    say(f"replayed {counted(answer.total, 'change')} to {_names(keys)}")
 
 
 def _chosen(
@@ -125,7 +125,7 @@ def _list(
         paths.update(path for path in _paths(call, shard, starts[shard.id]) if covers(below, path))
     for path in sorted(paths):
         say(printable(path) or "./")
-    tell(f"{len(paths):,} paths would be sent to {_names(keys)}")
+    tell(f"{counted(len(paths), 'path')} would be sent to {_names(keys)}")
 
 
 def _start_where_nodes_were(

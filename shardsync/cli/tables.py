@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shardsync.cli.output import counted
 from shardsync.clock import rfc3339
 from shardsync.escape import printable_text
 from shardsync.model import NodeState, ShardState, TreeState
@@ -107,9 +108,9 @@ def _note(shard: ShardStatus) -> str:
     if shard.scan_ratio < 1 and shard.state is ShardState.SCANNING:
         notes.append(f"scan {shard.scan_ratio:.0%} ({shard.scan_done:,} directories)")
     if shard.polled_directories:
-        notes.append(f"{shard.polled_directories:,} directories polled")
+        notes.append(f"{shard.polled_directories:,} directories polled, watches ran out")
     if shard.overflows:
-        notes.append(f"{shard.overflows} overflows")
+        notes.append(counted(shard.overflows, "overflow"))
     if shard.last_error:
         notes.append(printable_text(shard.last_error))
     return "; ".join(notes)
@@ -121,13 +122,14 @@ def _node_note(node: NodeStatus) -> str:
         notes.append(f"paused until {rfc3339(node.paused_until_us)}")
     if node.foreign_paths:
         notes.append(
-            f"{node.foreign_paths:,} foreign paths kept: `shardsync resume {node.name} --adopt`"
-            " lets them be deleted"
+            f"{counted(node.foreign_paths, 'foreign path')} kept:"
+            f" `shardsync resume {node.name} --adopt` has them deleted"
         )
     if node.last_error and node.state is not NodeState.FOLLOWING:
         notes.append(printable_text(node.last_error))
     elif node.retry_paths:
-        notes.append(f"{node.retry_paths:,} paths fail: {printable_text(node.last_error)}")
+        failing = counted(node.retry_paths, "path")
+        notes.append(f"{failing} being tried again: {printable_text(node.last_error)}")
     return "; ".join(notes)
 
 

@@ -10,7 +10,7 @@ import click
 
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import config_option, examples, json_option, node_option, tree_option
-from shardsync.cli.output import Meter, print_json, say, tell
+from shardsync.cli.output import Meter, counted, print_json, say, tell
 from shardsync.cli.transports import OURS, Reach, pin_roots, reach
 from shardsync.config.settings import NodeSettings
 from shardsync.errors import DifferencesFound, NodesFailed, NodeUnreachable
@@ -165,11 +165,11 @@ def _show(verdict: Verdict, *, quiet: bool) -> None:
     if quiet:
         return
     if verdict.is_identical:
-        on_its_way = f", {verdict.pending:,} paths on their way" if verdict.pending else ""
+        on_its_way = f", {counted(verdict.pending, 'path')} on its way" if verdict.pending else ""
         say(f"{name}: identical{on_its_way}")
         return
     if verdict.different:
-        say(f"{name}: {len(verdict.different):,} paths differ")
+        say(f"{name}: {counted(len(verdict.different), 'difference')}")
     for path, why in sorted(verdict.different)[:_SHOWN]:
         say(f"  {printable(path) or './'}: {why}")
     if len(verdict.different) > _SHOWN:

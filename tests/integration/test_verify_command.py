@@ -114,7 +114,7 @@ def test_what_is_on_its_way_is_excused_only_while_it_is_shipped(
     made.hold("sync")
     capsys.readouterr()
     assert run(["verify"]) == 0
-    assert capsys.readouterr().out == "web1: identical, 1 paths on their way\n"
+    assert capsys.readouterr().out == "web1: identical, 1 path on its way\n"
 
 
 def test_a_missing_root_is_no_empty_tree(
