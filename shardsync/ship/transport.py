@@ -173,8 +173,10 @@ class NodeTransport:
                 if learned == self.capabilities:
                     break
                 self.capabilities = learned
+                # It was started on what was believed before, and rrsync lets in one at a time.
+                await self._warm.close()
         if result.outcome is Outcome.NOTHING:
-            await self._warm.close()
+            self._warm.drop()
         else:
             self.warm_up()
         return result
@@ -186,26 +188,20 @@ class NodeTransport:
 
         `paths`: what may stand where the Node has a directory. `gone` as for `ship`.
         """
-        if gone and not self.capabilities.delete_missing_args:
-            return await self._run(
-                Purpose.DELETE_FILTERED,
-                (),
+        filtered = bool(gone) and not self.capabilities.delete_missing_args
+        async with self._turn():
+            result = await self._run(
+                Purpose.DELETE_FILTERED if filtered else Purpose.BATCH,
+                () if filtered else paths,
                 gone=gone,
-                entries=tuple(deletion_filters(gone)),
+                entries=tuple(deletion_filters(gone)) if filtered else None,
                 deadline_seconds=deadline_seconds,
                 max_delete=_NO_BRAKE,
                 dry_run=True,
             )
-        result = await self._run(
-            Purpose.BATCH,
-            paths,
-            gone=gone,
-            deadline_seconds=deadline_seconds,
-            max_delete=_NO_BRAKE,
-            dry_run=True,
-        )
-        if result.trouble is Trouble.MISSING_ARGS and self.capabilities.delete_missing_args:
-            self.capabilities = replace(self.capabilities, delete_missing_args=False)
+        learned = _learned(self.capabilities, result)
+        if learned != self.capabilities:
+            self.capabilities = learned
             return await self.count_deletions(paths, gone=gone, deadline_seconds=deadline_seconds)
         return result
 

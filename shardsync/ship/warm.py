@@ -54,7 +54,7 @@ class WarmRsync:
         age = self.age_seconds
         if age is not None and age < RENEW_SECONDS:
             return
-        self._drop()
+        self.drop()
         source = self._open_source()
         try:
             self._identity = identity(source)
@@ -74,23 +74,24 @@ class WarmRsync:
         finally:
             os.close(source)
         if age is None or age >= RENEW_SECONDS or not fits:
-            self._drop()
+            self.drop()
             return None
         run, self._run = self._run, None
         return run
 
-    async def close(self) -> None:
-        """End the waiting run, and all that were dropped; no descriptor is held afterwards."""
-        self._drop()
-        if self._discarding:
-            await asyncio.wait(self._discarding)
-
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Let go of the waiting run without waiting for its end."""
         run, self._run = self._run, None
         if run is not None:
             task = asyncio.get_running_loop().create_task(run.discard())
             self._discarding.add(task)
             task.add_done_callback(self._discarding.discard)
+
+    async def close(self) -> None:
+        """End the waiting run, and all that were dropped; no descriptor is held afterwards."""
+        self.drop()
+        if self._discarding:
+            await asyncio.wait(self._discarding)
 
 
 def identity(descriptor: int) -> tuple[int, int]:
