@@ -210,6 +210,14 @@ class JournalWriter:
         self._last_position = position
         return position
 
+    def epoch_started_at(self) -> int:
+        """When the newest Epoch began, Unix microseconds; 0 where there was none."""
+        try:
+            row = self._connection.execute("SELECT max(started_at) FROM epochs").fetchone()
+        except sqlite3.Error as error:
+            raise _unusable(self.path, error) from error
+        return int(row[0] or 0)
+
     def directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
         """(inode of the parent, name) under which a directory was last seen, or None."""
         try:

@@ -116,6 +116,7 @@ class Watcher:
         self._drained_us = 0
         self._drained = False
         self._pass_started_us = 0
+        self._looked_from_us = 0
         self._again_since_us: int | None = None
         self._poll_started_us: int | None = None
         self._poll_wanted = False
@@ -144,6 +145,8 @@ class Watcher:
         self._ledger.overflows = progress.overflows
         reason = self._reason(clean=progress.clean_stop, first=progress.watermark_us is None)
         why_compare = self._ledger.why_compare(progress, since_us=since)
+        if progress.clean_stop:
+            self._looked_from_us = self._ledger.journal.epoch_started_at()
         self._ledger.begin_epoch(reason)
         self._ledger.commit(
             {
@@ -285,13 +288,16 @@ class Watcher:
         """Scan all for what changed since the Watermark, less what is journaled already."""
         self._pass_started_us = self._clock.wall_us()
         margin = COARSE_US if first else MARGIN_US
+        # After a clean stop no event is missing, so what was there when the last Epoch's scan
+        # began, and has not changed, is no news; a write that it overlapped was told by events.
+        from_us = max(since_us - margin, min(since_us, self._looked_from_us) - COARSE_US)
         self._watermark_us = since_us
-        self._scanner.recall({} if first else self._ledger.journaled_since(since_us - margin))
+        self._scanner.recall({} if first else self._ledger.journaled_since(from_us))
         self._scanner.done = self._scanner.polled = 0
         self._poll_started_us = self._pass_started_us
         self._territory.begin_catch_up(
             Rule(
-                since_us=since_us - margin,
+                since_us=from_us,
                 unknown=first,
                 whole=True,
                 explained_until_us=explained_until_us,
@@ -315,6 +321,7 @@ class Watcher:
             self._caught_up()
 
     def _caught_up(self) -> None:
+        self._looked_from_us = 0
         self._territory.end_catch_up()
         self._scanner.recall({})
         self._log.info(

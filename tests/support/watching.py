@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from shardsync.clock import SystemClock
+from shardsync.journal.database import connect_reader
 from shardsync.journal.plan import Plan, PlannedShard
 from shardsync.journal.progress import Progress
 from shardsync.journal.reader import JournalReader
@@ -54,14 +56,14 @@ class Watching:
         return StateDirectory(self.folder / "state")
 
     def start(self) -> Watching:
-        """Start and catch up."""
+        """Start and catch up; an empty tree where there is none."""
+        self.root.mkdir(exist_ok=True)
         self.begin()
         self.quiet()
         return self
 
     def begin(self) -> Watcher:
         """Start without ticking."""
-        self.root.mkdir(exist_ok=True)
         self.state.make()
         self.watcher = open_watcher(
             shard=self.shard,
@@ -129,6 +131,25 @@ class Watching:
     def paths(self) -> set[bytes]:
         """The paths of the Changes journaled since the last call, after coming to rest."""
         return {path for _, path in self.seen()}
+
+    def touch(self, name: str) -> None:
+        """Make a cookie."""
+        (self.state.cookies / name).touch()
+
+    def cookies(self) -> dict[str, int]:
+        """Acknowledged flush cookies: name -> Position."""
+        return dict(self._query("SELECT name, position FROM cookies"))
+
+    def epochs(self) -> list[str]:
+        """The reasons of all Epochs, oldest first."""
+        return [row[0] for row in self._query("SELECT reason FROM epochs ORDER BY number")]
+
+    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+        connection = connect_reader(self.state.journal(self.shard.id))
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
 
     def progress(self) -> Progress:
         reader = JournalReader(self.state.journal(self.shard.id))

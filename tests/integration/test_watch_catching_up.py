@@ -1,0 +1,264 @@
+"""What a Watcher missed (stopped, killed, overflowed) is found at the next scan, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shardsync.model import EpochReason, ShardState
+from tests.support.watching import Watching
+
+OVERFLOW_LIMIT = Path("/proc/sys/fs/inotify/max_queued_events")
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    """A tree of a few old directories and files, not watched yet."""
+    watching = Watching(tmp_path)
+    for name in ("a/b", "c/d", "e"):
+        (watching.root / name).mkdir(parents=True)
+        (watching.root / name / "old").write_text("old")
+    (tmp_path / "outside").mkdir()
+    time.sleep(0.15)
+    yield watching
+    watching.close()
+
+
+@pytest.fixture
+def small_queue() -> Iterator[None]:
+    """A kernel queue of 64 events for the instances made meanwhile."""
+    before = OVERFLOW_LIMIT.read_text()
+    OVERFLOW_LIMIT.write_text("64")
+    yield
+    OVERFLOW_LIMIT.write_text(before)
+
+
+def test_a_restart_with_nothing_changed_journals_nothing(watching: Watching) -> None:
+    """Not even what was written, made, renamed and removed right before the clean stop."""
+    watching.start()
+    (watching.root / "a/b/new").write_text("x")
+    (watching.root / "n/m").mkdir(parents=True)
+    (watching.root / "n/m/f").write_text("x")
+    os.rename(watching.root / "e/old", watching.root / "e/renamed")
+    (watching.root / "c/d/old").unlink()
+    (watching.root / "c/d").chmod(0o700)
+    watching.quiet()
+    assert watching.stop()
+    watching.changes()
+    watching.start()
+    assert watching.changes() == []
+    assert watching.epochs() == ["first_start", "restart"]
+
+
+def test_a_restart_finds_exactly_what_changed_meanwhile(watching: Watching) -> None:
+    """Rewritten, deleted, renamed, moved in from outside with old times."""
+    moved = watching.folder / "outside/m/n"
+    moved.mkdir(parents=True)
+    (moved / "f").write_text("x")
+    os.utime(moved / "f", (1, 1))
+    os.utime(moved, (1, 1))
+    time.sleep(0.15)
+    watching.start()
+    assert watching.stop()
+    watching.changes()
+    (watching.root / "a/b/old").write_text("new")
+    (watching.root / "c/d/old").unlink()
+    os.rename(watching.root / "e", watching.root / "renamed")
+    os.rename(watching.folder / "outside/m", watching.root / "a/m")
+    watching.start()
+    seen = watching.changes()
+    assert {(c.scope.name, c.path, c.moved_from) for c in seen if c.scope.name == "TREE"} == {
+        ("TREE", b"renamed", b"e"),
+        ("TREE", b"a/m", None),
+    }
+    assert {c.path for c in seen if c.scope.name == "LISTING"} == {b"", b"a", b"c/d"}
+    assert {c.path for c in seen if c.scope.name == "ENTRY"} == {
+        b"a/b/old",
+        # and the attributes of the directories that gained or lost an entry
+        b"a",
+        b"c/d",
+    }
+
+
+def test_what_was_moved_in_is_watched_and_remembered(watching: Watching) -> None:
+    """After the catch-up it is followed; the next restart knows it by its new place."""
+    (watching.folder / "outside/m").mkdir()
+    watching.start()
+    watching.stop()
+    os.rename(watching.folder / "outside/m", watching.root / "m")
+    watching.start()
+    watching.changes()
+    (watching.root / "m/f").write_text("x")
+    assert watching.seen() == {("entry", b"m/f")}
+    watching.stop()
+    os.rename(watching.root / "m", watching.root / "m2")
+    watching.start()
+    assert (b"m2", b"m") in {(c.path, c.moved_from) for c in watching.changes()}
+
+
+def test_a_directory_renamed_while_following_is_remembered(watching: Watching) -> None:
+    """The table of directories follows live renames, so a later gain of an entry is no `tree`."""
+    watching.start()
+    os.rename(watching.root / "a", watching.root / "a2")
+    watching.quiet()
+    watching.stop()
+    watching.changes()
+    (watching.root / "a2/new").write_text("x")
+    watching.start()
+    assert {(c.scope.name, c.path) for c in watching.changes()} == {
+        ("LISTING", b"a2"),
+        ("ENTRY", b"a2"),
+        ("ENTRY", b"a2/new"),
+    }
+
+
+def test_a_killed_watcher_loses_nothing(watching: Watching) -> None:
+    """Events were queued and never read; the next start finds what they told."""
+    watching.start()
+    watching.changes()
+    (watching.root / "a/b/unread").write_text("x")
+    (watching.root / "e/old").unlink()
+    watching.drop()
+    (watching.root / "c/later").write_text("x")
+    watching.start()
+    changes = watching.changes()
+    assert {b"a/b/unread", b"c/later"} <= {c.path for c in changes if c.scope.name == "ENTRY"}
+    assert b"e" in {c.path for c in changes if c.scope.name == "LISTING"}
+    assert watching.epochs() == ["first_start", "crash"]
+
+
+def test_a_watcher_killed_in_its_first_scan_loses_nothing(watching: Watching) -> None:
+    """The Watermark is on disk before the scan, so what happens from then on is found."""
+    watching.begin()
+    watching.drop()
+    (watching.root / "a/b/meanwhile").write_text("x")
+    watching.start()
+    assert b"a/b/meanwhile" in {c.path for c in watching.changes()}
+
+
+def test_files_of_one_directory_changed_while_scanning_are_found(watching: Watching) -> None:
+    """Between the start and the scan's arrival nothing slips through."""
+    watching.begin()
+    (watching.root / "a/b/early").write_text("x")
+    (watching.root / "new/dir").mkdir(parents=True)
+    (watching.root / "new/dir/f").write_text("x")
+    watching.quiet()
+    paths = {c.path for c in watching.changes()}
+    assert b"a/b/early" in paths
+    assert b"new/dir/f" in paths or b"new/dir" in paths or b"new" in paths
+    (watching.root / "new/dir/g").write_text("x")
+    assert b"new/dir/g" in watching.paths()
+
+
+@pytest.mark.root
+def test_an_overflow_is_answered_by_a_catch_up(small_queue: None, watching: Watching) -> None:
+    """Creations, renames of directories and deletions that no event told are found."""
+    watching.start()
+    watching.changes()
+    for number in range(100):
+        (watching.root / f"a/b/{number}").write_text("x")
+    os.rename(watching.root / "c", watching.root / "c2")
+    shutil.rmtree(watching.root / "e")
+    (watching.root / "n/m").mkdir(parents=True)
+    (watching.root / "n/m/f").write_text("x")
+    watching.quiet()
+    changes = watching.changes()
+    paths = {c.path for c in changes}
+    assert {b"a/b/%d" % number for number in range(100)} <= paths
+    assert b"c2" in {c.path for c in changes if c.scope.name == "TREE"}
+    assert b"n" in {c.path for c in changes if c.scope.name == "TREE"}
+    assert b"" in {c.path for c in changes if c.scope.name == "LISTING"}
+    assert watching.epochs() == ["first_start", "overflow"]
+    assert watching.progress().overflows == 1
+    (watching.root / "c2/d/f").write_text("x")
+    (watching.root / "n/m/g").write_text("x")
+    assert watching.seen() == {("entry", b"c2/d/f"), ("entry", b"n/m/g")}
+
+
+@pytest.mark.root
+def test_overflows_while_catching_up_cost_one_more_pass(
+    small_queue: None, watching: Watching
+) -> None:
+    """However many there are, they start one Epoch and lose nothing."""
+    for number in range(300):
+        (watching.root / f"many/{number}").mkdir(parents=True)
+    time.sleep(0.15)
+    watching.start()
+    watching.changes()
+    for burst in range(4):
+        for number in range(100):
+            (watching.root / f"many/{number}/{burst}").write_text("x")
+        watching.tick()
+    watching.quiet()
+    assert {b"many/%d/%d" % (n, burst) for n in range(100) for burst in range(4)} <= {
+        c.path for c in watching.changes()
+    }
+    assert watching.progress().watches == watching.progress().directories == 307
+
+
+def test_a_flush_touched_during_a_gap_is_answered(small_queue: None, watching: Watching) -> None:
+    """Its event was lost with the others; after the scan the cookies are listed anew."""
+    watching.start()
+    for number in range(100):
+        (watching.root / f"a/b/{number}").write_text("x")
+    watching.touch("flush-lost")
+    watching.quiet()
+    watching.quiet()
+    assert "flush-lost" in watching.cookies()
+
+
+def test_a_lost_root_halts_and_its_return_is_caught_up_with(watching: Watching) -> None:
+    """Nothing below a missing root is journaled as gone; afterwards a new Epoch finds changes."""
+    watching.start()
+    watching.changes()
+    os.rename(watching.root, watching.folder / "away")
+    until(watching, ShardState.HALTED)
+    assert watching.changes() == []
+    (watching.folder / "away/a/b/meanwhile").write_text("x")
+    os.rename(watching.folder / "away", watching.root)
+    until(watching, ShardState.FOLLOWING)
+    assert b"a/b/meanwhile" in watching.paths()
+    assert watching.epochs() == ["first_start", "root_lost"]
+    (watching.root / "c/new").write_text("x")
+    assert watching.paths() == {b"c/new"}
+
+
+def test_a_root_that_is_missing_at_the_start_is_waited_for(watching: Watching) -> None:
+    """The Watcher stays up, halted, and begins when the root appears."""
+    os.rename(watching.root, watching.folder / "away")
+    os.symlink("nowhere", watching.root)
+    watching.begin()
+    until(watching, ShardState.HALTED)
+    watching.root.unlink()
+    os.rename(watching.folder / "away", watching.root)
+    until(watching, ShardState.FOLLOWING)
+    watching.seen()
+    (watching.root / "a/f").write_text("x")
+    assert watching.paths() == {b"a/f"}
+
+
+def test_a_journal_deleted_under_its_writer_is_replaced(watching: Watching) -> None:
+    """A new Journal with another id, which the Nodes answer by reconciling."""
+    watching.start()
+    watching.state.journal(watching.shard.id).unlink()
+    assert watching.watcher is not None
+    watching.watcher._last_heartbeat = -1000.0
+    watching._after = 0
+    watching.quiet()
+    assert watching.epochs() == [EpochReason.JOURNAL_LOST]
+    (watching.root / "a/f").write_text("x")
+    assert watching.paths() == {b"a/f"}
+
+
+def until(watching: Watching, state: ShardState) -> None:
+    """Tick until the Watcher is in `state`."""
+    assert watching.watcher is not None
+    deadline = time.monotonic() + 30
+    while watching.watcher.state is not state:
+        watching.tick(0.1)
+        assert time.monotonic() < deadline, watching.watcher.state
