@@ -71,6 +71,25 @@ class Tick:
     removed: tuple[ShardId, ...]
     waiting: tuple[Waiting, ...]
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether a re-plan is under way or wanted: the next tick is due soon."""
+        return bool(self.waiting) or any(
+            shard.state is PlanState.NEW for shard in self.plan.shards
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """The next Plan, the last one itself where nothing is to be done.
+
+    `settles`: with it the settings are met, so they are no reason to re-plan again.
+    """
+
+    plan: Plan
+    settles: bool = False
+    waiting: tuple[Waiting, ...] = ()
+
 
 class Coordinator:
     """One step of planning at a time; what must be known between two ticks is on disk."""
@@ -113,14 +132,20 @@ class Coordinator:
         missing; a slot is remembered as started only after it was.
         """
         last = self._read_plan()
-        plan, waiting = self._next(last)
-        if plan is not last:
-            plan = self._write(last, plan)
+        step = self._next(last)
+        plan = last if step.plan == last else self._write(last, step.plan)
+        if step.settles:
+            # After the Plan: killed in between, the next tick counts once more.
+            self._remember(made_for=self._made_for())
         self._put_cookie(plan)
         started = self._start_slots(plan)
         removed = self._prune(plan)
         return Tick(
-            plan=plan, is_new=plan is not last, started=started, removed=removed, waiting=waiting
+            plan=plan,
+            is_new=plan is not last,
+            started=started,
+            removed=removed,
+            waiting=step.waiting,
         )
 
     def _read_plan(self) -> Plan:
@@ -134,35 +159,28 @@ class Coordinator:
 
     # --- deciding ---------------------------------------------------------------------------
 
-    def _next(self, last: Plan) -> tuple[Plan, tuple[Waiting, ...]]:
-        """The next Plan, `last` itself where nothing is to be done."""
+    def _next(self, last: Plan) -> _Step:
         progress = self._progress(last)
         plan = promote(retire_trees(last, self._kept_trees()), progress)
         if plan != last:
-            return plan, ()
+            return _Step(plan=plan)
         self._remember_roots()
         names = {tree.name for tree in self.settings.trees}
-        unplanned = {name for name in names if not last.observing(name)}
-        if not unplanned and self._memory().made_for == self._made_for():
-            return last, ()
-        blocked = (
-            ()
-            if unplanned
-            else tuple(
-                waiting for name in sorted(names) if (waiting := is_blocked(last, name, progress))
-            )
-        )
-        if blocked:
-            return last, blocked
-        counts = self._counts()
-        fresh = Fresh(taken=self._journals.ids(), journal_id=new_journal_id)
-        if unplanned:
-            return plan_first(last, counts, self._wanted(), fresh), ()
-        return self._replan(last, counts, progress, fresh)
+        if any(not last.observing(name) for name in names):
+            # Where all Trees are new there is nothing left to even out afterwards.
+            counts, fresh = self._counts(), self._fresh()
+            plan = plan_first(last, counts, self._wanted(), fresh)
+            return _Step(plan=plan, settles=not last.observing())
+        if self._memory().made_for == self._made_for():
+            return _Step(plan=last)
+        blocked = [is_blocked(last, name, progress) for name in sorted(names)]
+        waiting = tuple(found for found in blocked if found is not None)
+        if waiting:
+            return _Step(plan=last, waiting=waiting)
+        return self._replan(last, progress)
 
-    def _replan(
-        self, last: Plan, counts: Counts, progress: Mapping[ShardId, Progress], fresh: Fresh
-    ) -> tuple[Plan, tuple[Waiting, ...]]:
+    def _replan(self, last: Plan, progress: Mapping[ShardId, Progress]) -> _Step:
+        counts, fresh = self._counts(), self._fresh()
         shares = _shares(counts, self._wanted())
         plan, waiting = last, []
         for tree in sorted(shares):
@@ -178,9 +196,10 @@ class Coordinator:
                 waiting.append(found)
             else:
                 plan = found
-        if plan is last and not waiting:
-            self._remember(made_for=self._made_for())
-        return plan, tuple(waiting)
+        return _Step(plan=plan, settles=not waiting, waiting=tuple(waiting))
+
+    def _fresh(self) -> Fresh:
+        return Fresh(taken=self._journals.ids(), journal_id=new_journal_id)
 
     def _progress(self, plan: Plan) -> dict[ShardId, Progress]:
         found = {shard.id: self._journals.progress(shard.id) for shard in plan.observing()}
@@ -223,9 +242,6 @@ class Coordinator:
         for shard in made:
             self._journals.create(shard)
         write_plan(self._state.plan, plan)
-        if made and all(shard.state is PlanState.ACTIVE for shard in plan.shards):
-            # The very first Plan is what was asked for; any other is looked at once more.
-            self._remember(made_for=self._made_for())
         self._log.info(
             "plan.written",
             generation=plan.generation,

@@ -99,7 +99,8 @@ def replan(
         return plan
     free = pool - len(plan.observing())
     if len(made) > free:
-        return Waiting(tree=tree, reason=f"{len(made)} Watcher slots needed, {free} free")
+        reason = f"needs {len(made)} free Watcher slots, has {free}: `shardsync down`, then `up`"
+        return Waiting(tree=tree, reason=reason)
     since = min((progress[shard.id].watermark_us or 0 for shard in replaced), default=None)
     for region in made:
         shard = replace(

@@ -115,7 +115,7 @@ class Service:
             self._complain(error)
             return False
         self._tell(tick)
-        return tick.is_new or bool(tick.waiting)
+        return tick.is_new or tick.is_moving
 
     def _take_settings(self) -> None:
         """New settings, or the old ones where the new are wrong or their root is another's."""
@@ -160,7 +160,10 @@ def _serve(state: StateDirectory, settings_file: Path, log: Log) -> None:
     clock = SystemClock()
 
     def load() -> Settings:
-        return load_settings(settings_file, dict(os.environ), settings_file.parent)
+        # A root that is missing is waited for: it is no reason to drop the Plan.
+        return load_settings(
+            settings_file, os.environ, settings_file.parent, root_must_exist=False
+        )
 
     with FileLock.acquire(state.lock("instance")):
         settings = load()

@@ -53,7 +53,7 @@ class World:
         for _ in range(20):
             tick = coordinator.tick()
             self.journals.follow(*(shard.id for shard in tick.plan.observing()))
-            if not tick.is_new and not tick.waiting:
+            if not tick.is_new and not tick.is_moving:
                 return
         raise AssertionError("never at rest")
 

@@ -44,7 +44,7 @@ class Bench:
         for _ in range(20):
             tick = coordinator.tick()
             self.journals.follow(*(shard.id for shard in tick.plan.observing()))
-            if not tick.is_new and not tick.waiting:
+            if not tick.is_new and not tick.is_moving:
                 return tick
         raise AssertionError("never at rest")
 
@@ -128,6 +128,16 @@ def test_counts_that_drift_are_no_reason_to_replan(bench: Bench) -> None:
     bench.settle(bench.coordinator())
     bench.folders = 3
     assert not bench.coordinator().tick().is_new
+
+
+def test_a_tree_that_changes_meanwhile_is_replanned_once(bench: Bench) -> None:
+    """What was counted when the re-plan was made holds; later counts start no second one."""
+    bench.settle(bench.coordinator())
+    moving = bench.coordinator(shards=4).tick()
+    bench.folders = 5
+    bench.clock.advance(100)
+    done = bench.settle(bench.coordinator(shards=4))
+    assert (moving.plan.generation, done.plan.generation) == (2, 3)
 
 
 def test_a_new_tree_gets_its_shards_and_a_dropped_one_retires(bench: Bench) -> None:

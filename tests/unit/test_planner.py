@@ -125,7 +125,7 @@ def test_a_replan_waits_for_its_preconditions() -> None:
     assert isinstance(moving, Plan)
     assert replanned(moving, 3) == Waiting(tree="main", reason="a re-plan is under way")
     assert replanned(plan, 4, pool=5) == Waiting(
-        tree="main", reason="4 Watcher slots needed, 3 free"
+        tree="main", reason="needs 4 free Watcher slots, has 3: `shardsync down`, then `up`"
     )
     behind = replan(plan, "main", cut(COUNTS, 4), progress={}, pool=16, fresh=fresh())
     assert behind == Waiting(tree="main", reason="not yet following: main-00, main-01")
