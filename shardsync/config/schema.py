@@ -15,8 +15,12 @@ Texts = list[str]
 Raw = dict[str, Any]
 
 
-def _key(meaning: str, example: object) -> Meta:
-    return Meta(description=meaning, examples=[example])
+def _key(meaning: str, example: object, kind: str = "text") -> Meta:
+    return Meta(title=kind, description=meaning, examples=[example])
+
+
+_PATTERNS = "patterns"
+_LIST = "list of texts"
 
 
 class MainFile(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -25,8 +29,10 @@ class MainFile(Struct, forbid_unknown_fields=True, kw_only=True):
     include_files: Annotated[
         Texts,
         _key(
-            "further files, relative to this one, with [[tree]], [[node]], [[callback]]",
+            "further files with `[[tree]]`, `[[node]]` and `[[callback]]` tables, "
+            "relative to this one; wildcards are taken, and read in order of name",
             ["shardsync.d/*.toml"],
+            _LIST,
         ),
     ] = []
     tree: Raw | list[Raw] = []
@@ -50,20 +56,54 @@ class IncludedFile(Struct, forbid_unknown_fields=True, kw_only=True):
 class TreeTable(Struct, forbid_unknown_fields=True, kw_only=True):
     """One watched Tree: `[tree]`, or `[[tree]]` where there are several."""
 
-    name: Annotated[Text, _key("the Tree's name in commands, logs and metrics", "docs")] = "main"
-    root: Annotated[Text | None, _key("the directory that Nodes mirror", "/var/www/html")] = None
+    name: Annotated[
+        Text,
+        _key(
+            "the Tree's name in commands, logs and metrics; needed where there are several", "docs"
+        ),
+    ] = "main"
+    root: Annotated[
+        Text | None,
+        _key(
+            "the directory that Nodes mirror: a full path, and it must exist",
+            "/var/www/html",
+            "path",
+        ),
+    ] = None
     exclude: Annotated[
-        Texts, _key("rsync patterns of what is not mirrored", ["*.tmp", "/cache/"])
+        Texts,
+        _key("what is not mirrored, and never touched on a Node", ["*.tmp", "/cache/"], _PATTERNS),
     ] = []
-    include: Annotated[Texts, _key("patterns that win over exclude", ["/cache/keep/***"])] = []
+    include: Annotated[
+        Texts,
+        _key(
+            "what stays although `exclude` names it (not what lies in an excluded directory)",
+            ["keep.tmp"],
+            _PATTERNS,
+        ),
+    ] = []
     marker: Annotated[
-        Text, _key("a file below root without which the Tree is taken for lost", ".mounted")
+        Text,
+        _key(
+            "a file below the root; while it is missing the Tree counts as lost "
+            "and nothing is deleted",
+            ".mounted",
+            "path below root",
+        ),
     ] = ""
     max_open: Annotated[
-        Text, _key("how long a file held open for writing may wait for its close", "10s")
+        Text,
+        _key(
+            "a file that stays open for writing is sent as it is after so long", "1m", "duration"
+        ),
     ] = "10s"
     default_excludes: Annotated[
-        bool, _key("also exclude .*.sw[a-p] *~ .#* #*# (editors' own files)", False)
+        bool,
+        _key(
+            "exclude editors' own files too: exactly `.*.sw[a-p]` `*~` `.#*` `#*#`",
+            False,
+            "true/false",
+        ),
     ] = True
 
 
@@ -71,40 +111,71 @@ class StateTable(Struct, forbid_unknown_fields=True, kw_only=True):
     """Where shardsync keeps Journals and Cursors, and for how long."""
 
     dir: Annotated[
-        Text | None, _key("the state directory: a local disk, outside every Tree", "/srv/state")
+        Text | None,
+        _key(
+            "the state directory: on a local disk, outside every Tree and Node, "
+            "its path at most 83 bytes long; by default `/var/lib/shardsync` for "
+            "root, else `$XDG_STATE_HOME/shardsync` (`~/.local/state/shardsync`)",
+            "/srv/shardsync",
+            "path",
+        ),
     ] = None
     retention: Annotated[
-        Text, _key("how long the Journals keep Changes: as far as replay reaches back", "14d")
+        Text,
+        _key(
+            "how long Changes are kept: as far back as `replay --since` reaches, "
+            "and as long as a Node may be away without a full comparison",
+            "14d",
+            "duration",
+        ),
     ] = "7d"
-    journal_max: Annotated[Text, _key("the size that all Journals together may have", "8GiB")] = (
-        "2GiB"
-    )
+    journal_max: Annotated[
+        Text, _key("the size that all Journals together may have", "8GiB", "size")
+    ] = "2GiB"
 
 
 class ShardsTable(Struct, forbid_unknown_fields=True, kw_only=True):
     """How many processes share the watching."""
 
     count: Annotated[
-        int | str, _key('Shards per Tree: "auto" (the processors) or a number', 4)
+        int | str,
+        _key(
+            'Shards per Tree: `"auto"` (as many as processors), or a number from 1 to 256',
+            4,
+            'number or "auto"',
+        ),
     ] = "auto"
 
 
 class SyncTable(Struct, forbid_unknown_fields=True, kw_only=True):
     """How Changes are gathered and shipped."""
 
-    delay: Annotated[Text, _key("settle time: wait so long after a Change", "2s")] = "0s"
+    delay: Annotated[
+        Text,
+        _key("settle time: a Change waits so long for others; 0 sends at once", "2s", "duration"),
+    ] = "0s"
     max_delay: Annotated[
-        Text, _key("ship at the latest after so long, though Changes keep coming", "5m")
+        Text, _key("Changes are sent after so long even if others keep coming", "5m", "duration")
     ] = "1m"
-    batch_paths: Annotated[int, _key("the most paths in one Batch", 5000)] = 10_000
-    batch_bytes: Annotated[Text, _key("the most bytes in one Batch", "64MiB")] = "256MiB"
-    max_rsyncs: Annotated[int, _key("rsyncs at a time, over all Nodes", 4)] = 8
+    batch_paths: Annotated[
+        int, _key("the most paths in one Batch, up to 1000000", 5000, "number")
+    ] = 10_000
+    batch_bytes: Annotated[Text, _key("the most bytes in one Batch", "64MiB", "size")] = "256MiB"
+    max_rsyncs: Annotated[
+        int, _key("rsyncs that run at a time, over all Nodes, up to 256", 4, "number")
+    ] = 8
     max_delete: Annotated[
         int | str,
-        _key("entries deleted within 10 minutes beyond which a Node halts, or a share", 2000),
+        _key(
+            "a Node halts before more entries than this are deleted on it within "
+            "10 minutes: a number, or a share of the Tree (never below 10000 "
+            "entries)",
+            2000,
+            "number or share",
+        ),
     ] = "50%"
     rsync_options: Annotated[
-        Texts, _key("further rsync options, for all Nodes", ["--compress"])
+        Texts, _key("further options of rsync, for all Nodes; see below", ["--compress"], _LIST)
     ] = []
 
 
@@ -112,54 +183,103 @@ class MetricsTable(Struct, forbid_unknown_fields=True, kw_only=True):
     """Where Prometheus finds /metrics."""
 
     listen: Annotated[
-        Text, _key('address and port of /metrics; "" opens none', "0.0.0.0:9750")
+        Text, _key('address and port of `/metrics`; `""` opens no port', "[::1]:9750")
     ] = "127.0.0.1:9750"
 
 
 class NodeTable(Struct, forbid_unknown_fields=True, kw_only=True):
-    """One Node: `[[node]]`; `[node_defaults]` holds the same keys for all Nodes."""
+    """One Node: `[[node]]`. `[node_defaults]` takes the same keys but name and target."""
 
-    name: Annotated[Text | None, _key("the Node's name", "web1")] = None
+    name: Annotated[Text | None, _key("the Node's name in commands, logs and metrics", "web1")] = (
+        None
+    )
     target: Annotated[
         Text | None,
         _key(
-            '"/path", "[user@]host:/path" or "rsync://[user@]host[:port]/module[/path]"',
+            "where its files go: `/path`, `[user@]host:/path` (ssh) or "
+            "`rsync://[user@]host[:port]/module[/path]`",
             "web1:/var/www/html",
+            "target",
         ),
     ] = None
     tree: Annotated[Text | None, _key("its Tree, where there are several", "docs")] = None
     subtree: Annotated[
-        Text, _key("mirror this folder alone: news/x lands at TARGET/x", "news/")
+        Text,
+        _key(
+            "mirror this folder alone: with `news/`, `news/x` lands at `TARGET/x`",
+            "news/",
+            "path below root",
+        ),
     ] = ""
-    only: Annotated[Texts, _key("patterns: nothing else is mirrored", ["/img/***"])] = []
-    exclude: Annotated[Texts, _key("patterns, added to the Tree's", ["*.psd"])] = []
-    delete: Annotated[bool, _key("false never deletes anything on the Node", False)] = True
-    bandwidth: Annotated[Text, _key("the most bytes a second", "5MiB")] = ""
-    order: Annotated[Text, _key("accepted, not acted on yet", "")] = ""
+    only: Annotated[
+        Texts,
+        _key(
+            "nothing else is mirrored; patterns start from the Tree's root; not "
+            "together with the Tree's `include`",
+            ["/img/", "*.css"],
+            _PATTERNS,
+        ),
+    ] = []
+    exclude: Annotated[
+        Texts, _key("added to the Tree's and those of `[node_defaults]`", ["*.psd"], _PATTERNS)
+    ] = []
+    delete: Annotated[
+        bool, _key("`false`: nothing is ever deleted on the Node", False, "true/false")
+    ] = True
+    bandwidth: Annotated[Text, _key("the most bytes a second, with a unit", "5MiB", "size")] = ""
+    order: Annotated[Text, _key("accepted, not acted on yet", "assets-first")] = ""
     rsync_options: Annotated[
-        Texts, _key("further rsync options, added to sync's", ["--chown=www-data:www-data"])
+        Texts,
+        _key(
+            "added to those of `[sync]` and `[node_defaults]`",
+            ["--chown=www-data:www-data"],
+            _LIST,
+        ),
     ] = []
     password_file: Annotated[
         Text | None,
         _key(
-            "the rsync daemon's password, in a file of mode 0600", "/etc/shardsync/web1.password"
+            "for an rsync daemon: a file that holds its password, readable by its "
+            "owner alone (mode 0600)",
+            "/etc/shardsync/web1.password",
+            "path",
         ),
     ] = None
-    ssh_options: Annotated[Texts, _key("options of ssh", ["-p", "2222"])] = []
-    run_as: Annotated[Text, _key("the local user that runs rsync and ssh", "www-data")] = ""
-    paused: Annotated[bool, _key("start with the Node paused", True)] = False
+    ssh_options: Annotated[
+        Texts,
+        _key("options of ssh, one word each", ["-p", "2222", "-i", "/root/.ssh/web1"], _LIST),
+    ] = []
+    run_as: Annotated[
+        Text, _key("the local user that runs rsync and ssh; only root can choose", "www-data")
+    ] = ""
+    paused: Annotated[
+        bool, _key("start with the Node paused; its Changes are kept for it", True, "true/false")
+    ] = False
 
 
 class CallbackTable(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A program that is told of Changes: `[[callback]]`."""
+    """A program that is told of Changes: `[[callback]]` (accepted, not acted on yet)."""
 
-    name: Annotated[Text | None, _key("the Callback's name", "purge-cdn")] = None
+    name: Annotated[Text | None, _key("the Callback's name in logs and metrics", "purge-cdn")] = (
+        None
+    )
     command: Annotated[
-        Texts, _key("program and arguments; no shell", ["/usr/local/bin/purge", "--zone", "www"])
+        Texts,
+        _key(
+            "the program and its arguments, run without a shell",
+            ["/usr/local/bin/purge", "--zone", "www"],
+            _LIST,
+        ),
     ] = []
     tree: Annotated[Text | None, _key("its Tree, where there are several", "docs")] = None
-    match: Annotated[Texts, _key("patterns: only these paths are told", ["*.html"])] = []
+    match: Annotated[
+        Texts, _key("only paths that one of these matches are told", ["*.html"], _PATTERNS)
+    ] = []
     after: Annotated[
         Text,
-        _key('"nodes": every Node has the Change; "journal": as soon as it is seen', "journal"),
+        _key(
+            '`"nodes"`: once every following Node has the Change; `"journal"`: as '
+            "soon as it is seen",
+            "journal",
+        ),
     ] = "nodes"

@@ -14,10 +14,12 @@ from itertools import combinations
 from pathlib import Path
 
 from shardsync.config.nodes import NOWHERE as NO_TARGET
+from shardsync.config.patterns import node_filter
 from shardsync.config.problems import Findings, Place
 from shardsync.config.resolve import NOWHERE as NO_ROOT
 from shardsync.config.resolve import Resolved
 from shardsync.config.settings import NodeSettings, Target, TargetKind, TreeSettings
+from shardsync.config.wildmatch import Malformed
 from shardsync.layout import UNIX_SOCKET_PATH_MAX, StateDirectory
 
 TEMPORARY_SUFFIX_BYTES = 8
@@ -144,6 +146,8 @@ class _Validator:
             self._local_target(node, place)
         if node.run_as:
             self._run_as(node, place)
+        if node.only and node.include:
+            self._only_and_include(node, place)
         if node.password_file is not None:
             self._password_file(node.password_file, place)
 
@@ -162,6 +166,17 @@ class _Validator:
 
     def _target(self, place: Place, node: NodeSettings, message: str, remedy: str) -> None:
         self._findings.add(place, "target", message, remedy, value=str(node.target))
+
+    def _only_and_include(self, node: NodeSettings, place: Place) -> None:
+        try:
+            exact = node_filter(node).is_exact
+        except Malformed:  # noted already
+            return
+        if not exact:
+            self._findings.add(
+                place, "only", "rsync cannot join it with the Tree's include",
+                "use exclude for the Node instead, or leave include empty", value=list(node.only),
+            )  # fmt: skip
 
     def _run_as(self, node: NodeSettings, place: Place) -> None:
         try:

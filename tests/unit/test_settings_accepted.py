@@ -64,7 +64,6 @@ name = "web1"
 tree = "site"
 target = "www@web1:/var//www/html/"
 subtree = "/news/sport/"
-only = ["*.html"]
 exclude = ["/news/draft/"]
 delete = true
 bandwidth = "5MiB/s"
@@ -112,7 +111,6 @@ def test_the_whole_contract_is_understood(tmp_path: Path) -> None:
                 tree="site",
                 target=Target(kind=TargetKind.SSH, path="/var/www/html", host="web1", user="www"),
                 subtree="news/sport",
-                only=("*.html",),
                 exclude=("*.tmp", "*.psd", "/news/draft/"),
                 include=("keep.tmp",),
                 delete=True,
@@ -173,6 +171,13 @@ def test_three_lines_are_enough(tmp_path: Path) -> None:
     assert settings.sync == SyncSettings()
     assert settings.metrics_listen == ("127.0.0.1", 9750)
     assert settings.called(settings.nodes[0]) == "web1"
+
+
+def test_only_and_defaults_of_a_node(tmp_path: Path) -> None:
+    """A Node's own `only` replaces that of node_defaults; lists that add up are said to."""
+    more = '[node_defaults]\nonly = ["/a/"]\n[[node]]\nname = "b"\ntarget = "b:/x"'
+    settings = load(tmp_path, more, node='name = "a"\ntarget = "a:/x"\nonly = ["*.html"]')
+    assert [node.only for node in settings.nodes] == [("*.html",), ("/a/",)]
 
 
 @pytest.mark.parametrize(

@@ -441,3 +441,16 @@ def test_what_cannot_be_read_is_told_with_its_line(tmp_path: Path) -> None:
     file.write_bytes(b'[tree]\nroot = "\xff"\n')
     with pytest.raises(SettingsInvalid, match="line 2 is not UTF-8"):
         load_settings(file, {}, tmp_path)
+
+
+def test_only_beside_include_is_refused(tmp_path: Path) -> None:
+    """One rsync list cannot say both, and a Node must never get more than `only` names."""
+    tree = 'root = "$/tree"\nexclude = ["*.tmp"]\ninclude = ["keep.tmp"]'
+    node = 'name = "a"\ntarget = "h:/x"\nonly = ["*.html"]'
+    assert problems(tmp_path, tree=tree, node=node) == [
+        (
+            "node.a.only",
+            "rsync cannot join it with the Tree's include",
+            "use exclude for the Node instead, or leave include empty",
+        )
+    ]
