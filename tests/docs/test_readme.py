@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +47,15 @@ def _run(block: str, *, folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A state folder whose path leaves room for a unix socket, which tmp_path does not."""
+    with tempfile.TemporaryDirectory(prefix="ss-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.timeout(600)
-def test_the_daemon_chapter_works_as_written(tmp_path: Path) -> None:
+def test_the_daemon_chapter_works_as_written(tmp_path: Path, short_folder: Path) -> None:
     """mirror, check, up, flush, trace, verify, pause, replay, supervisorctl, metrics, down."""
     site, state = tmp_path / "site", tmp_path / "state"
     for folder in ("site/a/b", "web1", "web2", "backup"):
@@ -70,7 +79,7 @@ def test_the_daemon_chapter_works_as_written(tmp_path: Path) -> None:
 
         (settings,) = _blocks("toml")
         (tmp_path / "shardsync.toml").write_text(here(settings))
-        environment = _environment(XDG_STATE_HOME=str(tmp_path / "state-home"))
+        environment = _environment(XDG_STATE_HOME=str(short_folder))
         printed = ""
         try:
             for block in _blocks("sh"):
