@@ -6,6 +6,7 @@ drained everywhere. One unreadable Journal keeps back only its own Changes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -115,6 +116,7 @@ class TreeJournals:
         """At most `limit` Changes per Shard after the Cursors, in the order of each Journal.
 
         Changes observed at `settled_before` (Unix microseconds) or later are left for later.
+        Where an Epoch began and nothing changed since, the Cursor comes forward without rows.
         """
         found = Unread()
         for shard_id, cursor in cursors.items():
@@ -124,11 +126,15 @@ class TreeJournals:
             try:
                 if reader.journal_id() != cursor.journal_id:
                     continue
+                # In this order: what is at or before `newest` is among the rows.
+                newest = reader.progress().last_position
                 rows = reader.read_rows(after=cursor.position, limit=limit)
             except StateUnusable as error:
                 self._say_unreadable(shard_id, error)
                 continue
             self._unreadable.discard(shard_id)
+            if not rows and newest > cursor.position:
+                found.cursors[shard_id] = dataclasses.replace(cursor, position=newest)
             rows = _settled(rows, settled_before, found)
             if rows:
                 found.rows += rows

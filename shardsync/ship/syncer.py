@@ -158,6 +158,8 @@ class Syncer:
         unread = self._unread(cursors)
         if unread.rows:
             return await self._ship(row, unread)
+        if unread.cursors:
+            self._state.set_cursors(self.key, unread.cursors)
         self._is_urgent = False
         due = self._due_work()
         if due:

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from shardsync.model import Kind, Scope
+from shardsync.model import EpochReason, Kind, Scope
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.sync import Instance, run, running
@@ -68,3 +68,20 @@ def test_a_daemon_node_is_led_on_after_a_restart(tmp_path: Path) -> None:
         (tmp_path / "module" / "a").write_text("1")
         instance.changed("b", shard=1)
         run(second)
+
+
+def test_the_cursor_comes_to_a_new_epoch_in_which_nothing_changed(tmp_path: Path) -> None:
+    """A flush after a restart waits for the Epoch's Position, which no Change ever takes."""
+    instance = Instance(tmp_path)
+    (instance.tree / "a").write_text("1")
+    instance.nodes = [local_node(tmp_path / "node")]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            first = instance.journals[0].begin_epoch(EpochReason.RESTART)
+            await sync.until(
+                lambda: sync.state.read.cursors(("main", "web1"))["main-00"].position == first - 1
+            )
+
+    run(work)
