@@ -18,16 +18,19 @@ from shardsync.cli.options import (
     tree_option,
 )
 from shardsync.cli.output import counted, say, tell
-from shardsync.cli.since import Since, parse_since, positions_since, refuse_too_old
-from shardsync.errors import UsageError
+from shardsync.cli.since import Since, parse_since, positions_since, reach_back, refuse_too_old
+from shardsync.clock import rfc3339
+from shardsync.errors import NotRunning, UsageError
 from shardsync.escape import printable, printable_text
 from shardsync.journal.plan import PlannedShard, covers
 from shardsync.journal.reader import JournalReader
-from shardsync.journal.records import NodeKey
+from shardsync.journal.records import Cursor, NodeKey
 from shardsync.journal.requests import Request, RequestKind, new_request_id
 from shardsync.journal.state_reader import StateReader
 
 _PAGE = 10_000
+_RETENTION_SECONDS = 7 * 86400.0
+"""The default, where the settings cannot be read."""
 
 
 @click.command(
@@ -70,7 +73,7 @@ def replay(
     trees = {key[0] for key in keys}
     shards = tuple(shard for shard in call.plan().shards if shard.tree in trees)
     shards = tuple(shard for shard in shards if call.state.journal(shard.id).exists())
-    refuse_too_old(since, shards, call.state)
+    _refuse_too_old(call, since, shards, keys)
     positions = positions_since(since, shards, call.state)
     if dry_run:
         _list(call, since, shards, positions, keys, below)
@@ -91,6 +94,37 @@ def replay(
         return
     answer = asker.ask(request, title="replay")
     say(f"replayed {counted(answer.total, 'change')} to {_names(keys)}")
+
+
+def _refuse_too_old(
+    call: Invocation, since: Since, shards: tuple[PlannedShard, ...], keys: tuple[NodeKey, ...]
+) -> None:
+    reach = reach_back(shards, call.state)
+    if reach is None:
+        raise NotRunning("replay: there is no journal yet")
+    settings = call.lenient_settings
+    retention_seconds = _RETENTION_SECONDS if settings is None else settings.retention_seconds
+    is_before_all = refuse_too_old(
+        since,
+        reach,
+        oldest_kept_us=call.clock.wall_us() - int(retention_seconds * 1_000_000),
+        was_followed=any(_cursors_at(call, since.at_us, keys).values()),
+    )
+    if is_before_all:
+        tell(
+            f"the journal begins at {rfc3339(reach.begins)}, and is replayed from there;"
+            " `shardsync reconcile` compares what is older"
+        )
+
+
+def _cursors_at(
+    call: Invocation, at_us: int, keys: tuple[NodeKey, ...]
+) -> dict[NodeKey, dict[str, Cursor]]:
+    """Where each Node was at that time, as far as it was followed by then."""
+    if not call.state.state_db.exists():
+        return {}
+    with contextlib.closing(StateReader(call.state.state_db)) as reader:
+        return {key: reader.cursors_at(key, at_us) for key in keys}
 
 
 def _chosen(
@@ -132,13 +166,10 @@ def _start_where_nodes_were(
     call: Invocation, at_us: int, keys: tuple[NodeKey, ...], starts: dict[str, int]
 ) -> None:
     """Lower `starts` to the Cursor that the last of the Nodes had at that time."""
-    if not call.state.state_db.exists():
-        return
-    with contextlib.closing(StateReader(call.state.state_db)) as reader:
-        for key in keys:
-            for shard, cursor in reader.cursors_at(key, at_us).items():
-                if shard in starts:
-                    starts[shard] = min(starts[shard], cursor.position)
+    for cursors in _cursors_at(call, at_us, keys).values():
+        for shard, cursor in cursors.items():
+            if shard in starts:
+                starts[shard] = min(starts[shard], cursor.position)
 
 
 def _paths(call: Invocation, shard: PlannedShard, after: int) -> Iterator[bytes]:

@@ -53,26 +53,52 @@ def positions_since(
     return found
 
 
-def refuse_too_old(since: Since, shards: tuple[PlannedShard, ...], state: StateDirectory) -> None:
-    """Raise SinceTooOld where a Journal may have lost Changes observed since T."""
-    starts = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How far back the Journals of some Shards tell. Times in Unix microseconds.
+
+    `pruned`: the newest Change that was pruned, None where none ever was. `begins`: when the
+    first of the Journals was made.
+    """
+
+    pruned: tuple[int, str] | None
+    begins: int
+
+
+def reach_back(shards: tuple[PlannedShard, ...], state: StateDirectory) -> Reach | None:
+    """How far these Journals reach; None where there is none. Raises StateUnusable."""
+    made: list[int] = []
+    pruned: list[tuple[int, str]] = []
     for shard in shards:
         with contextlib.closing(JournalReader(state.journal(shard.id))) as reader:
-            starts.append(reader.created_at())
-            pruned_until = reader.progress().pruned_until_us
-        if since.at_us <= pruned_until:
-            _refuse(since, f"the journal of {shard.id} was pruned up to", pruned_until)
+            made.append(reader.created_at())
+            until = reader.progress().pruned_until_us
+        if until:
+            pruned.append((until, shard.id))
+    if not made:
+        return None
     # A re-plan's Journal goes on where others end; the Tree is covered from the first of all.
-    if starts and since.at_us < min(starts):
-        _refuse(since, "the journal begins at", min(starts))
+    return Reach(pruned=max(pruned, default=None), begins=min(made))
+
+
+def refuse_too_old(since: Since, reach: Reach, *, oldest_kept_us: int, was_followed: bool) -> bool:
+    """Raise SinceTooOld where Changes observed since T may be lost; whether T is before the first.
+
+    A young instance has lost nothing: before its Journals began no Node was followed, and each
+    was filled after. `was_followed`: a Node was, at T; so other Journals than these held it.
+    `oldest_kept_us`: the retention reaches back to there.
+    """
+    if reach.pruned is not None and since.at_us <= reach.pruned[0]:
+        _refuse(since, f"the journal of {reach.pruned[1]} was pruned up to", reach.pruned[0])
+    if since.at_us >= reach.begins:
+        return False
+    if was_followed or since.at_us < oldest_kept_us:
+        _refuse(since, "the journal begins at", reach.begins)
+    return True
 
 
 def _refuse(since: Since, why: str, oldest_us: int) -> None:
-    raise SinceTooOld(
-        f"{why} {rfc3339(oldest_us)}, asked for was {rfc3339(since.at_us)}",
-        hint="`shardsync reconcile --node NODE` compares everything instead"
-        f" (or --since {rfc3339(oldest_us + 1)}, if nothing older is missing there)",
-    )
+    raise SinceTooOld(f"{why} {rfc3339(oldest_us)}, asked for was {rfc3339(since.at_us)}")
 
 
 def _observed(position: Position, state: StateDirectory) -> int:

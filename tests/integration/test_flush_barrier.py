@@ -11,6 +11,8 @@ from typing import Self
 import pytest
 
 from shardsync.cli.main import run
+from shardsync.cli.since import Reach, Since, refuse_too_old
+from shardsync.errors import SinceTooOld
 from shardsync.journal import requests
 from shardsync.journal.plan import Origin, Plan, PlannedShard, PlanState, write_plan
 from shardsync.journal.requests import Request, RequestKind, RequestState
@@ -31,10 +33,12 @@ class Daemons:
         self.exit_code = 0
         self.on_cookie: Callable[[], None] = lambda: None
         self._stop = threading.Event()
+        self._is_ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._is_ready.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,6 +48,7 @@ class Daemons:
     def _run(self) -> None:
         # SQLite wants its connections used by the thread that opened them.
         state = StateWriter.open(self.made.state.state_db, clock=self.made.clock)
+        self._is_ready.set()
         while not self._stop.wait(0.005):
             cookies = [path.name for path in self.made.state.cookies.iterdir()]
             if cookies:
@@ -233,15 +238,41 @@ def test_replay_starts_after_the_positions_of_that_moment(made: HandMade) -> Non
     assert request.history_us is None
 
 
-@pytest.mark.parametrize("since", ["3d", "2001-01-01", f"main-01:{START}"])
+@pytest.mark.parametrize("since", ["2001-01-01", f"main-01:{START}"])
 def test_replay_refuses_what_the_journals_have_lost(
     made: HandMade, since: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Older than the Journals, or pruned: exit 15 instead of a replay with gaps."""
+    """Pruned, or older than any retention: exit 15 instead of a replay with gaps."""
     made.journals["main-01"].prune(before_us=START + 1, max_bytes=1 << 40)
-    if since == "3d":
-        # Three days before now is long after the hand-made Journals, which nothing lacks.
-        assert run(["replay", "--since", since, "--dry-run"]) == 0
-        return
     assert run(["replay", "--since", since, "--dry-run"]) == 15
     assert "reconcile --node NODE" in capsys.readouterr().err
+
+
+HOUR = 3_600_000_000
+YOUNG = Reach(pruned=None, begins=START)
+
+
+def test_a_young_instance_has_lost_nothing() -> None:
+    """T before the first Journal, when no Node was followed yet: replayed from its beginning."""
+    since = Since(at_us=START - HOUR)
+    assert refuse_too_old(since, YOUNG, oldest_kept_us=START - 9 * HOUR, was_followed=False)
+    later = Since(at_us=START + 1)
+    assert not refuse_too_old(later, YOUNG, oldest_kept_us=START - 9 * HOUR, was_followed=True)
+
+
+@pytest.mark.parametrize(
+    ("reach", "oldest_kept_us", "followed"),
+    [
+        (YOUNG, START - 9 * HOUR, ["web1"]),
+        (YOUNG, START, []),
+        (Reach(pruned=(START - HOUR, "main-00"), begins=START - 9 * HOUR), 0, []),
+    ],
+    ids=["a Journal was replaced", "beyond the retention", "pruned since"],
+)
+def test_a_replay_with_gaps_is_refused(
+    reach: Reach, oldest_kept_us: int, followed: list[str]
+) -> None:
+    """Whatever took the Changes since T away, the replay says so and sends nothing."""
+    since = Since(at_us=START - HOUR)
+    with pytest.raises(SinceTooOld):
+        refuse_too_old(since, reach, oldest_kept_us=oldest_kept_us, was_followed=bool(followed))
