@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def mirror(
     What a target holds beside SRC's files is kept, unless --adopt is given.
     """
     root = _source(source)
-    state = mirror_state(user_state_dir(call.env), root)
+    spare = Path("/var/tmp") / f"shardsync-{os.geteuid()}"  # noqa: S108 (checked by _make)
+    state = mirror_state((user_state_dir(call.env), spare), root)
+    _make(state, private=spare)
     cwd = Path.cwd()
     text = settings_text(
         root,
@@ -212,10 +215,27 @@ def _source(source: str) -> Path:
     return root
 
 
+def _make(state: Path, *, private: Path) -> None:
+    """Make the state directory. Raises StateUnusable, also where another user made `private`.
+
+    `private` lies where everybody may write: only a directory of our own is used there.
+    """
+    try:
+        if private in state.parents:
+            with contextlib.suppress(FileExistsError):
+                private.mkdir(mode=0o700)
+            found = os.lstat(private)
+            if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
+                raise StateUnusable(f"{private}: belongs to somebody else")
+            private.chmod(0o700)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateUnusable(f"{state}: {error.strerror}") from error
+
+
 def _write(file: Path, text: str) -> Path:
     """Replace the settings file. Raises StateUnusable."""
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = file.with_name(file.name + ".new")
         beside.write_text(text, "utf-8")
         os.replace(beside, file)

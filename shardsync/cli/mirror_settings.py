@@ -6,21 +6,33 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from shardsync.config.validate import TEMPORARY_SUFFIX_BYTES
 from shardsync.errors import UsageError
 from shardsync.escape import printable, printable_text
+from shardsync.layout import UNIX_SOCKET_PATH_MAX, StateDirectory
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 _DAEMON = re.compile(r"rsync://(?:[^@/]*@)?(?P<host>\[[^\]]*\]|[^:/]+)")
 _NAME_LENGTH = 48
 
 
-def mirror_state(base: Path, source: Path) -> Path:
-    """The state directory of one SRC: the same each time, whatever the targets."""
+def mirror_state(bases: Iterable[Path], source: Path) -> Path:
+    """The state directory of one SRC: the same each time, whatever the targets.
+
+    In the first of `bases` whose path leaves room for supervisord's socket, unix(7); in the
+    last of them if none does, and the settings will be refused with that reason.
+    """
     digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:12]
-    return base / f"mirror-{digest}"
+    path = Path()
+    for base in bases:
+        path = base / f"mirror-{digest}"
+        socket = os.fsencode(StateDirectory(path=path).supervisor_socket)
+        if len(socket) + TEMPORARY_SUFFIX_BYTES <= UNIX_SOCKET_PATH_MAX:
+            break
+    return path
 
 
 def absolute_target(target: str, cwd: Path) -> str:
