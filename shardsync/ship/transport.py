@@ -225,6 +225,7 @@ class NodeTransport:
         return Comparison(
             turn=self._turn(),
             begin=lambda on_line: self._begin(purpose, on_line=on_line),
+            foreign_only=purpose is Purpose.COMPARE_LISTING,
             paths=paths,
             deadline_seconds=deadline_seconds,
         )
@@ -509,11 +510,13 @@ class Comparison:
         *,
         turn: contextlib.AbstractAsyncContextManager[object],
         begin: Callable[[Callable[[OutLine], None]], RsyncRun],
+        foreign_only: bool,
         paths: Sequence[bytes],
         deadline_seconds: float,
     ) -> None:
         self._turn = turn
         self._begin = begin
+        self._foreign_only = foreign_only
         self._paths = paths
         self._deadline_seconds = deadline_seconds
         self._found: deque[Difference] = deque()
@@ -572,7 +575,9 @@ class Comparison:
             yield Difference(path=path, what=What.UNREADABLE)
 
     def _take(self, line: OutLine) -> None:
-        if line.path or line.operation == "del.":
+        # Directories with other attributes are told in a listing, too; nobody asked for them.
+        is_foreign = line.operation == "del."
+        if is_foreign or (line.path and not self._foreign_only):
             self._found.append(
                 Difference(path=line.path, what=_what(line), is_directory=line.is_directory)
             )
