@@ -233,7 +233,7 @@ def cover(path: Path) -> None:
 
 
 def uncover(path: Path) -> None:
-    subprocess.run(["umount", str(path)], check=True)
+    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def children() -> list[str]:
