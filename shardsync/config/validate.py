@@ -149,7 +149,7 @@ class _Validator:
         if node.only and node.include:
             self._only_and_include(node, place)
         if node.password_file is not None:
-            self._password_file(node.password_file, place)
+            self._password_file(node.password_file, self._runner(node), place)
 
     def _local_target(self, node: NodeSettings, place: Place) -> None:
         target = Path(node.target.path)
@@ -193,7 +193,7 @@ class _Validator:
                 "start shardsync as root, or leave run_as out", value=node.run_as,
             )  # fmt: skip
 
-    def _password_file(self, file: Path, place: Place) -> None:
+    def _password_file(self, file: Path, runner: int, place: Place) -> None:
         try:
             status = os.stat(file)
         except OSError as error:
@@ -213,11 +213,21 @@ class _Validator:
                 place, "password_file", f"others may read it: its mode is {mode:04o}",
                 f"chmod 0600 {file}", value=str(file),
             )  # fmt: skip
-        elif self._machine.effective_uid == 0 and status.st_uid != 0:
+        elif status.st_uid != runner:
+            # rsync as root refuses another's file; as a user it cannot read it.
             self._findings.add(
-                place, "password_file", "is not root's, and rsync as root refuses it",
-                f"chown root {file}", value=str(file),
+                place, "password_file",
+                f"belongs to user {_user_name(status.st_uid)}, and rsync runs as "
+                f"{_user_name(runner)}",
+                f"chown {_user_name(runner)} {file}", value=str(file),
             )  # fmt: skip
+
+    def _runner(self, node: NodeSettings) -> int:
+        """The user id that rsync runs under."""
+        try:
+            return pwd.getpwnam(node.run_as).pw_uid if node.run_as else self._machine.effective_uid
+        except KeyError:  # noted already
+            return self._machine.effective_uid
 
     # -- targets
 
@@ -258,3 +268,10 @@ def _way(node: NodeSettings) -> tuple[object, ...]:
 
 def _folder(target: Target) -> str:
     return _real(Path(target.path)) if target.kind is TargetKind.LOCAL else f"/{target.path}"
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -339,6 +340,16 @@ def test_a_file_without_a_tree_is_refused(tmp_path: Path) -> None:
         (0o600, []),
         (0o400, []),
         (
+            0o640,
+            [
+                (
+                    "node.d.password_file",
+                    "others may read it: its mode is 0640",
+                    "chmod 0600 $/secret",
+                )
+            ],
+        ),
+        (
             0o644,
             [
                 (
@@ -359,6 +370,32 @@ def test_a_password_file_is_its_owners_alone(
     secret.chmod(mode)
     node = 'name = "d"\ntarget = "rsync://u@h/m"\npassword_file = "$/secret"'
     assert problems(tmp_path, node=node) == expected
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_a_password_file_belongs_to_who_runs_rsync(tmp_path: Path) -> None:
+    """Rsync as root refuses another's file, and run_as could not read root's."""
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    secret.chmod(0o600)
+    node = 'name = "d"\ntarget = "rsync://u@h/m"\npassword_file = "$/secret"'
+    assert problems(tmp_path, node=node + '\nrun_as = "daemon"') == [
+        (
+            "node.d.password_file",
+            "belongs to user root, and rsync runs as daemon",
+            "chown daemon $/secret",
+        )
+    ]
+    os.chown(secret, 1, 1)
+    assert problems(tmp_path, node=node + '\nrun_as = "daemon"') == []
+    assert problems(tmp_path, node=node) == [
+        (
+            "node.d.password_file",
+            "belongs to user daemon, and rsync runs as root",
+            "chown root $/secret",
+        )
+    ]
 
 
 def test_a_missing_password_file_is_refused(tmp_path: Path) -> None:
