@@ -1,4 +1,4 @@
-"""What a Watcher missed (stopped, killed, overflowed) is found at the next scan, and nothing else."""
+"""What a Watcher missed (stopped, killed, overflowed) is found at the next scan, nothing else."""
 
 from __future__ import annotations
 
