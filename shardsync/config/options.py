@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from shardsync.config.problems import Refusal
 from shardsync.config.settings import TargetKind
 
-ALLOWED_LETTERS = frozenset("zAXHSWycUNEgopDs46BO")
+ALLOWED_LETTERS = frozenset("zAXHSWycUEgopDs46BO")
 """Short options that may be clustered (`-zAX`); -B takes its number in the same word."""
 
 ALLOWED = frozenset({
@@ -20,7 +20,7 @@ ALLOWED = frozenset({
     "new-compress", "old-compress", "no-compress", "bwlimit", "chmod", "chown", "usermap",
     "groupmap", "numeric-ids", "acls", "xattrs", "hard-links", "rsync-path", "timeout",
     "contimeout", "sparse", "preallocate", "whole-file", "no-whole-file", "no-W", "fuzzy",
-    "checksum", "checksum-choice", "cc", "checksum-seed", "atimes", "crtimes", "executability",
+    "checksum", "checksum-choice", "cc", "checksum-seed", "atimes", "executability",
     "owner", "no-owner", "no-o", "group", "no-group", "no-g", "perms", "no-perms", "no-p",
     "devices", "no-devices", "specials", "no-specials", "no-D", "omit-dir-times",
     "no-omit-dir-times", "super", "no-super", "fake-super", "secluded-args", "protect-args",
