@@ -31,6 +31,8 @@ class WorkReason(enum.StrEnum):
     RETRY = "retry"
     BOOTSTRAP = "bootstrap"
     RECONCILE = "reconcile"
+    LINKS = "links"
+    """The file has names that are still being searched for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,15 @@ class NodeRow:
     capabilities: str = ""
     progress: float = 0.0
     foreign_paths: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedFile:
+    """A file with several names. `links`: how many the kernel says it has, st_nlink."""
+
+    device: int
+    inode: int
+    links: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,15 @@ CREATE TABLE foreign_paths (
     tree TEXT NOT NULL, node TEXT NOT NULL, path BLOB NOT NULL,
     PRIMARY KEY (tree, node, path)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE links (
+    tree TEXT NOT NULL, path BLOB NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+    PRIMARY KEY (tree, path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX links_of_file ON links (tree, device, inode);
+CREATE TABLE link_searches (
+    tree TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL, links INTEGER NOT NULL,
+    PRIMARY KEY (tree, device, inode)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE requests (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL,
     exit_code INTEGER NOT NULL DEFAULT 0, message TEXT NOT NULL DEFAULT '',

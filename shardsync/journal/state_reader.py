@@ -10,6 +10,7 @@ from shardsync.journal.records import (
     WORK_COLUMNS,
     Answer,
     Cursor,
+    LinkedFile,
     NodeKey,
     NodeRow,
     Work,
@@ -56,9 +57,10 @@ class StateReader:
         return [work_row(row) for row in rows]
 
     def work_due(self, key: NodeKey, *, now_us: int, limit: int) -> list[Work]:
-        """Open work that may be tried now: retries first, then the rest in its order."""
+        """Open work that may be tried now: retries, then comparisons, then links; in its order."""
         rows = self._database.rows(
-            _SELECT_WORK + " AND not_before <= ? ORDER BY reason != 'retry', id LIMIT ?",
+            _SELECT_WORK
+            + " AND not_before <= ? ORDER BY reason != 'retry', reason = 'links', id LIMIT ?",
             (*key, now_us, limit),
         )
         return [work_row(row) for row in rows]
@@ -106,6 +108,23 @@ class StateReader:
             (*key, shard, position),
         )
         return int(rows[0][0]) if rows else None
+
+    def link_names(self, tree: str, file: LinkedFile) -> set[bytes]:
+        """All names under which this file was met, perhaps not all its own any more."""
+        rows = self._database.rows(
+            "SELECT path FROM links WHERE tree = ? AND device = ? AND inode = ?",
+            (tree, file.device, file.inode),
+        )
+        return {row[0] for row in rows}
+
+    def is_link_searched(self, tree: str, file: LinkedFile) -> bool:
+        """Whether the Tree was searched for its names since it has so many."""
+        rows = self._database.rows(
+            "SELECT 1 FROM link_searches"
+            " WHERE tree = ? AND device = ? AND inode = ? AND links = ?",
+            (tree, file.device, file.inode, file.links),
+        )
+        return bool(rows)
 
     def deleted_since(self, key: NodeKey, since_us: int) -> int:
         """Entries deleted on the Node since then: what `max_delete` counts."""

@@ -14,7 +14,15 @@ from typing import Self
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
 from shardsync.journal.database import STATE_VERSION, Transaction, connect_writer
-from shardsync.journal.records import NODE_COLUMNS, BatchRecord, Cursor, NodeKey, NodeRow, Work
+from shardsync.journal.records import (
+    NODE_COLUMNS,
+    BatchRecord,
+    Cursor,
+    LinkedFile,
+    NodeKey,
+    NodeRow,
+    Work,
+)
 from shardsync.journal.requests import RequestKind, RequestState
 from shardsync.journal.state_reader import StateReader
 from shardsync.journal.writer import set_aside
@@ -178,6 +186,34 @@ class StateWriter:
             self._connection.execute("DELETE FROM foreign_paths WHERE tree = ? AND node = ?", key)
             self._connection.execute(
                 "UPDATE nodes SET foreign_paths = 0 WHERE tree = ? AND name = ?", key
+            )
+
+    def note_links(self, tree: str, names: Mapping[bytes, LinkedFile]) -> None:
+        """Remember names of files that have several."""
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO links (tree, path, device, inode) VALUES (?, ?, ?, ?)",
+                ((tree, path, file.device, file.inode) for path, file in names.items()),
+            )
+
+    def forget_links(self, tree: str, file: LinkedFile, names: Iterable[bytes]) -> None:
+        """Forget names that are no longer that file's, and that it was ever searched for."""
+        with self._transaction():
+            self._connection.executemany(
+                "DELETE FROM links WHERE tree = ? AND path = ?", ((tree, name) for name in names)
+            )
+            self._connection.execute(
+                "DELETE FROM link_searches WHERE tree = ? AND device = ? AND inode = ?",
+                (tree, file.device, file.inode),
+            )
+
+    def note_link_search(self, tree: str, files: Iterable[LinkedFile]) -> None:
+        """Remember that the whole Tree was searched for the names of these files."""
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO link_searches (tree, device, inode, links)"
+                " VALUES (?, ?, ?, ?)",
+                ((tree, file.device, file.inode, file.links) for file in files),
             )
 
     def note_history(self, key: NodeKey, cursors: Mapping[str, Cursor]) -> bool:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from shardsync.journal.records import LinkedFile
 from shardsync.ship.fold import Pending, Want, ancestors
 from shardsync.ship.look import Look, LookKind
 
@@ -28,6 +29,7 @@ class BatchPlan:
     how many Changes its absence explains. `uncounted`: those of `gone` that may
     have been directories whose contents were never journaled one by one.
     `unreadable`: path -> reason; they are tried again, and never deleted.
+    `linked`: those of `content` and `attributes` that have several names.
     `has_root_files`: all that lies directly in the root is wanted, too.
     """
 
@@ -40,6 +42,7 @@ class BatchPlan:
     unreadable: dict[bytes, str] = field(default_factory=dict)
     sizes: dict[bytes, int] = field(default_factory=dict)
     has_root_files: bool = False
+    linked: dict[bytes, LinkedFile] = field(default_factory=dict)
 
     def flat(self) -> Iterator[bytes]:
         """What the flat, content-comparing run is handed: what is there, then what is gone."""
@@ -125,6 +128,10 @@ class _Planner:
         self._plan.content[item.path] = item.since
 
     def _place_present(self, item: Pending, found: Look) -> None:
+        if found.kind is LookKind.FILE and found.links > 1:
+            self._plan.linked[item.path] = LinkedFile(
+                device=found.device, inode=found.inode, links=found.links
+            )
         if found.kind is LookKind.DIRECTORY:
             if not self._is_excluded(item.path, True):
                 self._place_directory(item)

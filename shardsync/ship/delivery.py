@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,6 +23,7 @@ from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch
 from shardsync.ship.command import Purpose
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.fold import Pending
+from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.transport import Comparison, Difference, Listing, What
@@ -102,6 +104,7 @@ class Delivered:
     """What one Batch achieved. `failed`: what must be tried again, each path on its own.
 
     `foreign`: what the Node has beside the Tree, kept as the Node is not owned.
+    `unresolved`: files with further names that are still being searched for.
     """
 
     shipped: int = 0
@@ -109,6 +112,7 @@ class Delivered:
     bytes_sent: int = 0
     failed: dict[bytes, Failed] = field(default_factory=dict)
     foreign: list[bytes] = field(default_factory=list)
+    unresolved: set[bytes] = field(default_factory=set)
     runs: int = 0
 
 
@@ -125,6 +129,7 @@ class Delivery:
         budget: DeletionBudget,
         limits: SyncSettings,
         slots: asyncio.Semaphore,
+        links: HardLinks,
         log: Log,
     ) -> None:
         self._node = node
@@ -134,6 +139,7 @@ class Delivery:
         self._budget = budget
         self._limits = limits
         self._slots = slots
+        self._links = links
         self._log = log
         self._entries_allowed = 0
 
@@ -161,6 +167,8 @@ class Delivery:
         delivered = Delivered()
         with self._looking() as looker:
             plan = plan_batch(pending, look=looker.look, is_excluded=self._is_excluded)
+        if plan.linked:
+            delivered.unresolved = self._add_siblings(plan)
         for path, reason in plan.unreadable.items():
             delivered.failed[path] = Failed(reason=reason, scope=Scope.TREE)
         if not self._node.delete:
@@ -321,6 +329,27 @@ class Delivery:
         """A directory that failed inside a tree stands for all below it."""
         is_whole = purpose in _WHOLE and self._view.look(path).kind is LookKind.DIRECTORY
         return Failed(reason=reason, scope=Scope.TREE if is_whole else Scope.ENTRY)
+
+    def _add_siblings(self, plan: BatchPlan) -> set[bytes]:
+        """Add the other names of linked files; returns the files that may have more.
+
+        As attributes: a name whose file did not change, as after link(2), costs no data.
+        """
+        prefix = os.fsencode(self._node.subtree)
+        prefix = prefix + b"/" if prefix else b""
+        in_tree = {prefix + path: file for path, file in plan.linked.items()}
+        try:
+            with self._view.root.looking() as looker:
+                found = self._links.siblings(in_tree, looker.look)
+        except OSError as error:
+            raise RootLost(f"tree {self._node.tree}: {error.strerror}") from error
+        for name in found.names:
+            path = name[len(prefix) :]
+            if not name.startswith(prefix) or self._is_excluded(path, False):
+                continue
+            if path not in plan.content:
+                plan.attributes.setdefault(path, 0)
+        return {path[len(prefix) :] for path in found.unresolved}
 
     def _check_root(self) -> None:
         trouble = self._view.check()

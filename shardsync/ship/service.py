@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from shardsync.clock import Clock
 from shardsync.config.patterns import node_filter
-from shardsync.config.settings import NodeSettings, Settings
+from shardsync.config.settings import NodeSettings, Settings, TreeSettings
 from shardsync.errors import ShardsyncError, StateUnusable
 from shardsync.journal.plan import Plan, read_plan
 from shardsync.journal.records import NodeKey
@@ -26,6 +26,7 @@ from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivery
 from shardsync.ship.first_contact import Fingerprint, FirstContact
 from shardsync.ship.journals import TreeJournals
+from shardsync.ship.links import HardLinks
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator, Station
 from shardsync.ship.root import RootGuard, RootIdentity
@@ -41,10 +42,13 @@ _STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Tree:
+class ServedTree:
+    """One Tree with what its Nodes share."""
+
     name: str
     root: TreeRoot
     journals: TreeJournals
+    links: HardLinks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +81,15 @@ class SyncService:
         self._log = log
         self._stopping = asyncio.Event()
         self._request_news = asyncio.Event()
-        self._trees: dict[str, _Tree] = {}
+        self._trees: dict[str, ServedTree] = {}
         self._posts: dict[NodeKey, _Post] = {}
         self._tree_of_shard: dict[str, str] = {}
         self._pruned_at = 0.0
         self._said = ChangeOnly(clock=clock)
+
+    def trees(self) -> tuple[ServedTree, ...]:
+        """The Trees that are served."""
+        return tuple(self._trees.values())
 
     def stop(self) -> None:
         """Finish the ticks under way, then return from `serve`."""
@@ -110,6 +118,10 @@ class SyncService:
             asyncio.create_task(self._guarded("syncer", self._run_syncer(post)))
             for post in self._posts.values()
         ]
+        tasks += [
+            asyncio.create_task(self._guarded("links", tree.links.run(self._stopping)))
+            for tree in self._trees.values()
+        ]
         tasks.append(asyncio.create_task(self._guarded("operator", self._run_operator(operator))))
         tasks.append(asyncio.create_task(self._guarded("housekeeping", self._keep_house())))
         try:
@@ -122,25 +134,33 @@ class SyncService:
     def _build(self) -> None:
         slots = asyncio.Semaphore(self._settings.sync.max_rsyncs)
         for tree in self._settings.trees:
-            self._trees[tree.name] = _Tree(
-                name=tree.name,
-                root=TreeRoot(
-                    guard=RootGuard(
-                        path=os.fsencode(tree.root),
-                        marker=tree.marker,
-                        known=_known(self._state.read.root_identity(tree.name)),
-                    )
-                ),
-                journals=TreeJournals(
-                    tree=tree.name,
-                    state_dir=self._state_dir,
-                    log=self._log.bind(tree=tree.name),
-                ),
-            )
+            self._trees[tree.name] = self._tree(tree)
         for node in self._settings.nodes:
             self._posts[node.key] = self._post(node, self._trees[node.tree], slots)
 
-    def _post(self, node: NodeSettings, tree: _Tree, slots: asyncio.Semaphore) -> _Post:
+    def _tree(self, tree: TreeSettings) -> ServedTree:
+        log = self._log.bind(tree=tree.name)
+        root = TreeRoot(
+            guard=RootGuard(
+                path=os.fsencode(tree.root),
+                marker=tree.marker,
+                known=_known(self._state.read.root_identity(tree.name)),
+            )
+        )
+        return ServedTree(
+            name=tree.name,
+            root=root,
+            journals=TreeJournals(tree=tree.name, state_dir=self._state_dir, log=log),
+            links=HardLinks(
+                tree=tree.name,
+                view=NodeView(root=root, subtree=b""),
+                state=self._state,
+                clock=self._clock,
+                log=log,
+            ),
+        )
+
+    def _post(self, node: NodeSettings, tree: ServedTree, slots: asyncio.Semaphore) -> _Post:
         log = self._log.bind(tree=node.tree, node=node.name)
         row = self._state.know_node(node.key)
         subtree = os.fsencode(node.subtree)
@@ -169,6 +189,7 @@ class SyncService:
             budget=budget,
             limits=self._settings.sync,
             slots=slots,
+            links=tree.links,
             log=log,
         )
         first_contact = FirstContact(
@@ -193,6 +214,7 @@ class SyncService:
             state=self._state,
             delivery=delivery,
             first_contact=first_contact,
+            links=tree.links,
             budget=budget,
             limits=self._settings.sync,
             observer=self._observer,
@@ -267,7 +289,7 @@ class SyncService:
             self._state.set_node(post.station.key, capabilities=now)
             self._log.info("node.capabilities", node=post.station.key[1], able=now)
 
-    def _is_let_go(self, tree: _Tree) -> bool:
+    def _is_let_go(self, tree: ServedTree) -> bool:
         """Whether all its Nodes are paused, so that its file system may be unmounted."""
         rows = self._state.read.nodes()
         keys = [key for key in self._posts if key[0] == tree.name]

@@ -33,11 +33,13 @@ from shardsync.ship.delivery import Delivered, Delivery, NodeTrouble, RootLost
 from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.fold import Pending, Want, fold, rebase
 from shardsync.ship.journals import TreeJournals, Unread
+from shardsync.ship.links import HardLinks
 from shardsync.ship.observer import BatchOutcome, ShipObserver
 
 _NODE_BACKOFF = (1.0, 60.0)
 _WORK_BACKOFF = (5.0, 600.0)
 _IDLE_SECONDS = 5.0
+_LINK_SEARCH_US = 500_000
 _ROOT_LOST_SECONDS = 2.0
 _RETRIES_AT_ONCE = 1000
 _PIECES_AT_ONCE = 16
@@ -75,6 +77,7 @@ class Syncer:
         state: StateWriter,
         delivery: Delivery,
         first_contact: FirstContact,
+        links: HardLinks,
         budget: DeletionBudget,
         limits: SyncSettings,
         observer: ShipObserver,
@@ -86,6 +89,7 @@ class Syncer:
         self._state = state
         self._delivery = delivery
         self._first_contact = first_contact
+        self._links = links
         self._budget = budget
         self._limits = limits
         self._observer = observer
@@ -205,7 +209,8 @@ class Syncer:
             pending, owned=bool(row.owned), allow_delete=row.allow_delete
         )
         now = self._clock.wall_us()
-        failed = self._failed_work(delivered, {item.path: item for item in pending})
+        by_path = {item.path: item for item in pending}
+        failed = self._failed_work(delivered, by_path) + self._link_work(delivered, by_path)
         self._state.record(
             self.key,
             BatchRecord(
@@ -242,6 +247,9 @@ class Syncer:
                 for item in due
                 if item.reason is WorkReason.RETRY and item.compare is due[0].compare
             ]
+        if due and due[0].reason is WorkReason.LINKS:
+            # Retries and comparisons come first, so all that is due is of this kind.
+            return [] if self._links.is_searching else due
         at_once = max(_PIECES_AT_ONCE, len(due) // 8)
         return [
             item
@@ -266,6 +274,7 @@ class Syncer:
         by_path = {item.path: item for item in pending}
         known = {item.path: item for item in due}
         again = self._failed_work(delivered, by_path, known)
+        again += self._link_work(delivered, by_path)
         kept = {(item.path, item.scope) for item in again if item.reason is WorkReason.RETRY}
         self._state.record(
             self.key,
@@ -310,6 +319,22 @@ class Syncer:
             )
             self._log.warning("path.failed", path=path, attempts=attempts, error=failed.reason)
         return rows
+
+    def _link_work(self, delivered: Delivered, pending: dict[bytes, Pending]) -> list[Work]:
+        """A work row for each file whose other names are still being searched for."""
+        now = self._clock.wall_us()
+        return [
+            Work(
+                path=path,
+                scope=Scope.ENTRY,
+                # The file itself is on the Node: only what has its old time is sent.
+                compare=Compare.ATTRIBUTES,
+                reason=WorkReason.LINKS,
+                since=pending[path].since if path in pending else now,
+                not_before=now + _LINK_SEARCH_US,
+            )
+            for path in delivered.unresolved
+        ]
 
     def _note_success(self, row: NodeRow, delivered: Delivered, began: float) -> None:
         seconds = self._clock.monotonic() - began

@@ -36,6 +36,15 @@ class TreeRoot:
         self.trouble = self.guard.accept()
         return self.trouble
 
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[Looker]:
+        """A Looker for the whole Tree. Raises OSError where the root is not pinned."""
+        looker = self.guard.looker()
+        try:
+            yield looker
+        finally:
+            looker.close()
+
     def release(self) -> None:
         """Let go: a plain umount is then possible."""
         self.guard.release()
@@ -92,6 +101,31 @@ class NodeView:
                     name = os.fsencode(entry.name)
                     stack.append(folder + b"/" + name if folder else name)
         return count
+
+    def find_inodes(self, wanted: frozenset[int]) -> list[tuple[bytes, int]]:
+        """(path, inode) of every entry but directories whose inode number is wanted.
+
+        By what readdir tells, without a stat. Raises OSError where the root cannot be read;
+        directories that cannot be are passed over.
+        """
+        found: list[tuple[bytes, int]] = []
+        stack = [b""]
+        while stack:
+            folder = stack.pop()
+            try:
+                entries = self._entries(folder)
+            except OSError:
+                if not folder:
+                    raise
+                continue
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                path = folder + b"/" + name if folder else name
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(path)
+                elif entry.inode() in wanted:
+                    found.append((path, entry.inode()))
+        return found
 
     def _entries(self, folder: bytes) -> list[os.DirEntry[str]]:
         below = b"/".join(part for part in (self._subtree, folder) if part)

@@ -1,0 +1,68 @@
+"""A file with several names: a write through one of them reaches the Node under all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shardsync.model import Kind, Scope
+from tests.support.compare import differences
+from tests.support.nodes import local_node
+from tests.support.sync import Instance, run, running
+
+
+def test_a_write_through_one_name_reaches_all(tmp_path: Path) -> None:
+    """Names made before the first start, later, in another Shard, and renamed by their folder."""
+    instance = Instance(tmp_path, shards=2)
+    tree, node = instance.tree, tmp_path / "node"
+    (tree / "a").mkdir()
+    (tree / "b").mkdir()
+    (tree / "a" / "one").write_text("1")
+    os.link(tree / "a" / "one", tree / "b" / "two")
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            assert differences(tree, node) == []
+            (tree / "a" / "one").write_text("2")
+            instance.changed("a/one")
+            await sync.followed()
+            assert differences(tree, node) == []
+            os.link(tree / "a" / "one", tree / "three")
+            (tree / "b").rename(tree / "c")
+            instance.changed("three", shard=1)
+            instance.changed("b", "c", scope=Scope.TREE)
+            await sync.followed()
+            (tree / "three").write_text("3")
+            (tree / "three").chmod(0o600)
+            instance.changed("three", shard=1)
+            await sync.followed()
+            assert differences(tree, node) == []
+            (tree / "c" / "two").chmod(0o640)
+            instance.changed("c/two", kind=Kind.ATTRIBUTES)
+            await sync.followed()
+            assert differences(tree, node) == []
+
+    run(work)
+
+
+def test_a_name_outside_the_tree_is_searched_for_once(tmp_path: Path) -> None:
+    """A file with a name elsewhere does not have the Tree searched at every write."""
+    instance = Instance(tmp_path)
+    (instance.tree / "a").write_text("1")
+    os.link(instance.tree / "a", tmp_path / "outside")
+    instance.nodes = [local_node(tmp_path / "node")]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            for number in range(3):
+                (instance.tree / "a").write_text(str(number) * 5)
+                instance.changed("a")
+                await sync.followed()
+            assert (tmp_path / "node" / "a").read_text() == "22222"
+            (tree,) = sync.service.trees()
+            assert tree.links.searches == 1
+
+    run(work)
