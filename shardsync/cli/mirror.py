@@ -33,7 +33,7 @@ from shardsync.model import NodeState
 from shardsync.observe.status import NodeStatus, Status
 from shardsync.units import human_duration
 
-_GIVE_UP_SECONDS = 30.0
+_GIVE_UP_SECONDS = 15.0
 _BARRIER_SECONDS = 7 * 86400.0
 _HOPELESS = frozenset({NodeState.HALTED, NodeState.PAUSED, NodeState.BEHIND_RETENTION})
 
