@@ -204,6 +204,27 @@ def test_the_brake_stops_deletions(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["local", "daemon"])
+def test_the_brake_leaves_every_listed_deletion_open(
+    root: Path, tmp_path: Path, kind: str
+) -> None:
+    """Nothing tells which files of a list the brake spared: all are to be tried again."""
+    node = tmp_path / "node"
+    node.mkdir()
+    gone = []
+    for number in range(20):
+        (node / f"gone{number}").write_text("")
+        gone.append(b"gone%d" % number)
+    if kind == "local":
+        result = done(ship(local_node(node), root, [b"a"], gone, max_delete=5))
+    else:
+        with RsyncDaemon(workspace=tmp_path, path=node) as daemon:
+            result = done(ship(daemon.node(), root, [b"a"], gone, max_delete=5))
+    assert result.outcome is Outcome.PARTIAL
+    assert sorted(result.failed) == sorted(gone)
+    assert len(os.listdir(node)) == 16
+
+
+@pytest.mark.parametrize("kind", ["local", "daemon"])
 def test_excluded_files_survive_the_deletion_of_their_folder(
     root: Path, tmp_path: Path, kind: str
 ) -> None:
