@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from shardsync.clock import Clock
-from shardsync.config.settings import NodeSettings
+from shardsync.config.settings import NodeSettings, TargetKind
 from shardsync.ship.command import (
     Capabilities,
     Purpose,
@@ -39,6 +39,8 @@ _NO_BRAKE = 2**31 - 1
 """rsync's --max-delete is an int: nothing is held back where nothing is really deleted."""
 _AHEAD_SECONDS = 0.01
 """A small Batch is visible after 4 ms, and its rsync ends after 45."""
+_SSH_IDLE_SECONDS = 900.0
+"""A warm rsync is a login every 40 s: an idle Node's sshd is spared those after that long."""
 _QUEUE_LINES = 10_000
 _LISTED_NAMES = 10_000
 _WARM_TROUBLES = frozenset(
@@ -127,6 +129,7 @@ class NodeTransport:
         self._program = program
         self._writing = asyncio.Lock()
         self._is_paused = False
+        self._shipped_at: float | None = None
         self.capabilities = Capabilities() if capabilities is None else capabilities
         """What the Node can do, as known by now: `ship` learns from refusals. Worth storing."""
         self._warm = WarmRsync(begin=self._begin_warm, open_source=self._open_source, clock=clock)
@@ -141,7 +144,11 @@ class NodeTransport:
 
         Call it when the Node follows, and every few seconds. Trouble shows at the next `ship`.
         """
-        if not self._writing.locked():
+        if self._writing.locked():
+            return
+        if self._is_idle():
+            self._warm.drop()
+        else:
             self._start_warm()
 
     async def ship(
@@ -161,6 +168,7 @@ class NodeTransport:
 
         Crash safety: whatever ends this early, each entry of the list is done or not done.
         """
+        self._shipped_at = self._clock.monotonic()
         async with self._writing, self._next_ahead():
             deadline = self._clock.monotonic() + deadline_seconds
             while True:
@@ -295,6 +303,12 @@ class NodeTransport:
     async def close(self) -> None:
         """As `pause`, for good; runs under way are left to their callers."""
         await self.pause()
+
+    def _is_idle(self) -> bool:
+        """Whether a waiting login is no longer worth its lines in the Node's log."""
+        if self._node.target.kind is not TargetKind.SSH or self._shipped_at is None:
+            return False
+        return self._clock.monotonic() - self._shipped_at > _SSH_IDLE_SECONDS
 
     def _start_warm(self) -> None:
         if self._is_paused or self._is_restricted:

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from shardsync.clock import SystemClock
+from shardsync.config.settings import NodeSettings
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.process import whole_pieces
 from shardsync.ship.root import RootGuard
 from shardsync.ship.transport import NodeTransport
-from tests.support.nodes import RsyncDaemon, local_node
-from tests.support.transports import SECONDS, transport
+from tests.support.nodes import RsyncDaemon, Sshd, local_node
+from tests.support.transports import SECONDS, FolderSource, transport
 
 
 @pytest.fixture
@@ -212,6 +213,46 @@ def test_a_killed_sync_process_leaves_no_rsync(root: Path, tmp_path: Path) -> No
         time.sleep(0.02)
     assert not alive(pid)
     assert os.listdir(node) == ["foreign"]
+
+
+class LaterClock(SystemClock):
+    """The machine's clock, moved on by hand."""
+
+    def __init__(self) -> None:
+        self.later_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.later_seconds
+
+
+@pytest.mark.parametrize("kind", ["ssh", "local"])
+def test_idle_ssh_nodes_are_spared_logins(root: Path, tmp_path: Path, kind: str) -> None:
+    """A warm rsync is renewed for ever on a plain folder, over ssh until it was idle for long."""
+    clock = LaterClock()
+
+    async def run(settings: NodeSettings) -> list[bool]:
+        route = NodeTransport(
+            node=settings,
+            source=FolderSource(root),
+            clock=clock,
+            environment=dict(os.environ),
+        )
+        await route.ship([b"a"], deadline_seconds=SECONDS)
+        states = [waits(route)]
+        for later_seconds in (50.0, 1_000.0):
+            clock.later_seconds = later_seconds
+            route.warm_up()
+            age = route.warm_seconds
+            states.append(age is not None and age < 40)
+        await route.close()
+        return states
+
+    if kind == "local":
+        states = asyncio.run(run(local_node(tmp_path / "node")))
+    else:
+        with Sshd(workspace=tmp_path) as sshd:
+            states = asyncio.run(run(sshd.node(tmp_path / "node")))
+    assert states == [True, True, kind == "local"]
 
 
 def test_lists_are_written_in_whole_entries() -> None:
