@@ -317,7 +317,9 @@ class Watcher:
         if self._scanner.is_open:
             self._say_how_far()
             return
-        if self._territory.catching_up and not self._territory.live_suspects():
+        if not self._territory.catching_up:
+            self._say_coverage()
+        elif not self._territory.live_suspects():
             self._caught_up()
 
     def _caught_up(self) -> None:
@@ -333,10 +335,23 @@ class Watcher:
             since, self._again_since_us = self._again_since_us, None
             self._catch_up(since)
             return
-        polling = bool(self._scanner.found.unwatched)
-        self.state = ShardState.POLLING if polling else ShardState.FOLLOWING
+        self._say_coverage()
         self._cookies.list_again = True
         self._last_poll = self._clock.monotonic()
+
+    def _say_coverage(self) -> None:
+        """Following where all is watched, polling where watches ran out."""
+        unwatched = len(self._scanner.found.unwatched)
+        state = ShardState.POLLING if unwatched else ShardState.FOLLOWING
+        if state is self.state:
+            return
+        self.state = state
+        if unwatched:
+            self._log.warning(
+                "watches.exhausted",
+                polled=self._scanner.polled,
+                remedy="raise fs.inotify.max_user_watches",
+            )
 
     def _say_how_far(self) -> None:
         now = self._clock.monotonic()
@@ -367,8 +382,6 @@ class Watcher:
                     everything=False, explained_until_us=0, watched=True,
                 )  # fmt: skip
                 self._scanner.begin(replace(task, path=path, rule=rule))
-        if not self._scanner.is_open:
-            self.state = ShardState.FOLLOWING
 
     # Files without a close.
 

@@ -1,4 +1,4 @@
-"""What a Watcher missed (stopped, killed, overflowed) is found at the next scan, nothing else."""
+"""What a Watcher missed (stopped, killed, overflowed) is found by a scan, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,0 +1,298 @@
+"""Several Watchers on one tree, the Plan changing under them, watches running out, slots."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shardsync.journal.plan import Plan, PlanState, write_plan
+from shardsync.journal.reader import JournalReader
+from shardsync.layout import StateDirectory
+from shardsync.model import ShardState
+from shardsync.watch import watcher as watcher_module
+from shardsync.watch.assemble import prefixes_of
+from tests.support.watching import Watching, planned
+
+ALL = planned(0, (b"",))
+NEWS = planned(1, (b"news", b"a/deep"))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Watching, Watching]]:
+    """Shard 0 has the tree less `news` and `a/deep`, which Shard 1 has."""
+    whole = Watching(tmp_path, shard=ALL, others=(NEWS,))
+    news = Watching(tmp_path, shard=NEWS, others=(ALL,))
+    for name in ("news/2024", "a/deep/x", "a/b"):
+        (whole.root / name).mkdir(parents=True)
+    time.sleep(0.15)
+    whole.start()
+    news.start()
+    yield whole, news
+    whole.close()
+    news.close()
+
+
+def test_each_path_has_one_owner(pair: tuple[Watching, Watching]) -> None:
+    """The longest listed prefix decides, in one tree with nested prefixes."""
+    whole, news = pair
+    for name in ("news/f", "news/2024/f", "a/deep/x/f", "a/f", "a/b/f"):
+        (whole.root / name).write_text("x")
+    assert whole.paths() == {b"a/f", b"a/b/f"}
+    assert news.paths() == {b"news/f", b"news/2024/f", b"a/deep/x/f"}
+
+
+def test_a_prefix_removed_and_made_again_is_picked_up(pair: tuple[Watching, Watching]) -> None:
+    """The parent's owner journals the name, the prefix's owner what is below the newcomer."""
+    whole, news = pair
+    shutil.rmtree(whole.root / "news")
+    assert b"news" in whole.paths()
+    news.seen()
+    (whole.root / "news/2025").mkdir(parents=True)
+    (whole.root / "news/2025/f").write_text("x")
+    assert whole.seen() == {("entry", b"news")}
+    time.sleep(1.1)
+    assert ("tree", b"news") in news.seen()
+    (whole.root / "news/2025/g").write_text("x")
+    assert news.seen() == {("entry", b"news/2025/g")}
+
+
+def test_a_prefix_replaced_by_another_directory_is_followed(
+    pair: tuple[Watching, Watching],
+) -> None:
+    """A release swapped in by two renames: the old inode is let go of."""
+    whole, news = pair
+    (whole.folder / "next/2026").mkdir(parents=True)
+    os.rename(whole.root / "news", whole.folder / "gone")
+    os.rename(whole.folder / "next", whole.root / "news")
+    time.sleep(1.1)
+    assert ("tree", b"news") in news.seen()
+    (whole.root / "news/2026/f").write_text("x")
+    (whole.folder / "gone/2024/f").write_text("x")
+    assert news.seen() == {("entry", b"news/2026/f")}
+
+
+def test_a_move_between_shards_is_seen_by_both(pair: tuple[Watching, Watching]) -> None:
+    """One journals the going, the other the coming, each as `tree`."""
+    whole, news = pair
+    os.rename(whole.root / "a/b", whole.root / "news/b")
+    assert whole.seen() == {("tree", b"a/b")}
+    assert ("tree", b"news/b") in news.seen()
+    (whole.root / "news/b/f").write_text("x")
+    assert whole.seen() == set()
+    assert news.seen() == {("entry", b"news/b/f")}
+
+
+def test_a_subtree_that_carries_a_foreign_prefix_away_is_watched_whole(
+    pair: tuple[Watching, Watching],
+) -> None:
+    """At its new place `deep` is no listed prefix any more, so the mover's owner has it."""
+    whole, news = pair
+    os.rename(whole.root / "a", whole.root / "c")
+    whole.seen()
+    time.sleep(1.1)
+    news.quiet()
+    (whole.root / "c/deep/x/f").write_text("x")
+    assert whole.seen() == {("entry", b"c/deep/x/f")}
+    assert news.paths().isdisjoint({b"a/deep/x/f"})
+
+
+def test_a_new_owner_and_the_old_one_both_observe_until_the_plan_says_so(tmp_path: Path) -> None:
+    """During a re-plan a prefix has at least one observer; afterwards exactly one."""
+    moving = planned(1, (b"news",), state=PlanState.NEW, since_us=time.time_ns() // 1000)
+    active = planned(1, (b"news",))
+    old = Watching(tmp_path, shard=ALL, others=(moving,))
+    (old.root / "news").mkdir(parents=True)
+    old.start()
+    new = Watching(tmp_path, shard=moving, others=(ALL,)).start()
+    old.seen()
+    new.seen()
+    (old.root / "news/both").write_text("x")
+    assert old.paths() == {b"news/both"}
+    assert new.paths() == {b"news/both"}
+    assert new.epochs() == ["first_start"]
+    plan = Plan(generation=2, shards=(ALL, active))
+    assert old.watcher is not None
+    assert new.watcher is not None
+    old.watcher.follow(ALL, generation=2, prefixes=prefixes_of(plan, ALL))
+    new.watcher.follow(active, generation=2, prefixes=prefixes_of(plan, active))
+    (old.root / "news/one").write_text("x")
+    assert old.paths() == set()
+    assert new.paths() == {b"news/one"}
+    assert old.progress().generation == 2
+    back = Plan(generation=3, shards=(ALL,))
+    (old.root / "news/unseen").mkdir()
+    old.watcher.follow(ALL, generation=3, prefixes=prefixes_of(back, ALL))
+    assert ("tree", b"news") in old.seen()
+    (old.root / "news/unseen/f").write_text("x")
+    assert old.seen() == {("entry", b"news/unseen/f")}
+    old.close()
+    new.close()
+
+
+class Limit:
+    """inotify_add_watch with a limit of our own: the machine's is everybody's."""
+
+    def __init__(self, *, real: object, left: int) -> None:
+        self.left = left
+        self._real = real
+        self._given: set[int] = set()
+
+    def __call__(self, fd: int, path: bytes, mask: int) -> int:
+        wd: int = self._real(fd, path, mask)  # type: ignore[operator]
+        if wd < 0 or wd in self._given:
+            return wd
+        if self.left <= 0:
+            libc = ctypes.CDLL(None)
+            libc.inotify_rm_watch(fd, wd)
+            ctypes.set_errno(errno.ENOSPC)
+            return -1
+        self.left -= 1
+        self._given.add(wd)
+        return wd
+
+
+def test_what_cannot_be_watched_is_polled_until_it_can(tmp_path: Path) -> None:
+    """Counted, found by the next poll, at once for a flush, and healed when watches are back."""
+    watching = Watching(tmp_path)
+    for number in range(10):
+        (watching.root / f"d{number}/e").mkdir(parents=True)
+    time.sleep(0.15)
+    watcher = watching.begin()
+    limit = Limit(real=watcher._inotify._add_watch, left=6)
+    watcher._inotify._add_watch = limit  # type: ignore[assignment]
+    watching.quiet()
+    progress = watching.progress()
+    assert progress.state is ShardState.POLLING
+    assert progress.polled_directories + progress.watches == 21
+    assert progress.polled_directories > 0
+    watching.seen()
+    for number in range(10):
+        (watching.root / f"d{number}/e/f").write_text("x")
+    watching.touch("flush-poll")
+    watching.quiet()
+    assert {b"d%d/e/f" % number for number in range(10)} <= watching.paths()
+    assert "flush-poll" in watching.cookies()
+    limit.left = 100
+    watcher._last_poll = -watcher_module.POLL_SECONDS
+    watching.quiet()
+    healed = watching.progress()
+    assert (healed.state, healed.polled_directories) == (ShardState.FOLLOWING, 0)
+    watching.seen()
+    for number in range(10):
+        (watching.root / f"d{number}/e/g").write_text("x")
+    assert watching.paths() == {b"d%d/e/g" % number for number in range(10)}
+    watching.close()
+
+
+class Programs:
+    """Real slots, as supervisord would start them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = StateDirectory(folder / "state")
+        self.settings = folder / "shardsync.toml"
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def prepare(self) -> None:
+        (self.folder / "tree/a").mkdir(parents=True)
+        (self.folder / "node").mkdir()
+        self.state.make()
+        self.settings.write_text(
+            f'[tree]\nroot = "{self.folder}/tree"\n[state]\ndir = "{self.state.path}"\n'
+            f'[[node]]\nname = "n"\ntarget = "{self.folder}/node"\n'
+        )
+
+    def start(self, slot: int) -> subprocess.Popen[bytes]:
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "shardsync.watch.slot", "--state", str(self.state.path),
+                    "--settings", str(self.settings), "--slot", f"{slot:02d}",
+                ],
+                stderr=log,
+            )  # fmt: skip
+        self._running.append(process)
+        return process
+
+    def log_has(self, text: str) -> None:
+        self._until(lambda: text in (self.folder / "log").read_text(), text)
+
+    def journaled(self, path: bytes) -> None:
+        self._until(lambda: path in self._paths(), str(path))
+
+    def end(self) -> None:
+        for process in self._running:
+            process.kill()
+            process.wait(10)
+
+    def _paths(self) -> set[bytes]:
+        journal = self.state.journal("main-00")
+        if not journal.exists():
+            return set()
+        reader = JournalReader(journal)
+        try:
+            return {change.path for change in reader.read(after=0, limit=1000)}
+        finally:
+            reader.close()
+
+    def _until(self, holds: object, what: str) -> None:
+        deadline = time.monotonic() + 30
+        while not holds():  # type: ignore[operator]
+            assert time.monotonic() < deadline, (what, (self.folder / "log").read_text())
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    programs = Programs(tmp_path)
+    programs.prepare()
+    yield programs
+    programs.end()
+
+
+def test_a_slot_sleeps_until_it_is_assigned_a_shard_and_when_it_is_retired(
+    programs: Programs,
+) -> None:
+    """Free in under 10 MB, following soon after the Plan says so, free again afterwards."""
+    slot = programs.start(0)
+    programs.log_has("slot.free")
+    status = Path(f"/proc/{slot.pid}/status").read_text().splitlines()
+    anonymous = next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+    assert anonymous < 10_000
+    write_plan(programs.state.plan, Plan(generation=1, shards=(ALL,)))
+    programs.log_has("scan.done")
+    (programs.folder / "tree/a/f").write_text("x")
+    programs.journaled(b"a/f")
+    retired = planned(0, (b"",), state=PlanState.RETIRED)
+    write_plan(programs.state.plan, Plan(generation=2, shards=(retired,)))
+    (programs.state.cookies / "plan-2").touch()
+    programs.log_has("watcher.stopped")
+    slot.send_signal(signal.SIGTERM)
+    assert slot.wait(20) == 0
+
+
+def test_a_second_copy_of_a_slot_waits_and_takes_over(programs: Programs) -> None:
+    """An orphan of a killed supervisord and its successor never write side by side."""
+    write_plan(programs.state.plan, Plan(generation=1, shards=(ALL,)))
+    first = programs.start(0)
+    programs.log_has("scan.done")
+    second = programs.start(0)
+    programs.log_has("slot.waits")
+    first.kill()
+    first.wait(10)
+    (programs.folder / "tree/a/while-none").write_text("x")
+    programs.journaled(b"a/while-none")
+    assert second.poll() is None
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(20) == 0
+    programs.log_has("clean=True")
