@@ -17,9 +17,9 @@ from shardsync.errors import DifferencesFound, NodesFailed, NodeUnreachable
 from shardsync.escape import json_path, printable, printable_text
 from shardsync.model import NodeState
 from shardsync.observe.pending import PendingPaths
+from shardsync.ship.comparison import Difference, What
 from shardsync.ship.outcome import RunResult
 from shardsync.ship.root import RootGuard
-from shardsync.ship.transport import Difference, What
 from shardsync.ship.verify import Verifier
 
 _DEADLINE_SECONDS = 7 * 86400.0

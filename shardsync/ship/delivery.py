@@ -21,12 +21,13 @@ from shardsync.log import Log
 from shardsync.model import Scope
 from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch
 from shardsync.ship.command import Purpose
+from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.fold import Pending
 from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
-from shardsync.ship.transport import Comparison, Difference, Listing, What
+from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView
 
 _TREE_PURPOSE = {

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from shardsync.ship.comparison import Difference, What
 from shardsync.ship.look import Look, LookKind
 from shardsync.ship.messages import temporary_stem
-from shardsync.ship.transport import Difference, What
 
 PARTIAL_DIRECTORY = b".shardsync-partial"
 """Never made by us (see ship.command); swept because a Node's `rsync_options` may name it."""

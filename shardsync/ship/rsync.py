@@ -295,13 +295,13 @@ def io_bytes(pid: int) -> int:
         return 0
 
 
-def not_started(message: str, *, trouble: Trouble, listed: int) -> RunResult:
-    """The result of a run that could not even be started."""
+def source_lost(error: OSError, *, listed: int) -> RunResult:
+    """The result of a run that could not be started, as a rule because its source is gone."""
     return RunResult(
         exit_code=None,
         outcome=Outcome.NOTHING,
-        trouble=trouble,
-        message=message,
+        trouble=Trouble.SOURCE,
+        message=printable_text(f"cannot start: {error}"),
         listed=listed,
     )
 

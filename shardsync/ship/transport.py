@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import os
 import pwd
 import secrets
 import tempfile
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings, TargetKind
@@ -30,9 +27,10 @@ from shardsync.ship.command import (
     deletion_filters,
     rsync_command,
 )
+from shardsync.ship.comparison import Comparison
 from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
-from shardsync.ship.rsync import RsyncRun, not_started
+from shardsync.ship.rsync import RsyncRun, source_lost
 from shardsync.ship.warm import WarmRsync
 
 _NO_BRAKE = 2**31 - 1
@@ -41,7 +39,6 @@ _AHEAD_SECONDS = 0.01
 """A small Batch is visible after 4 ms, and its rsync ends after 45."""
 _SSH_IDLE_SECONDS = 900.0
 """A warm rsync is a login every 40 s: an idle Node's sshd is spared those after that long."""
-_QUEUE_LINES = 10_000
 _LISTED_NAMES = 10_000
 _WARM_TROUBLES = frozenset(
     {Trouble.UNREACHABLE, Trouble.PROTOCOL, Trouble.SSH, Trouble.KILLED, Trouble.TIMEOUT}
@@ -58,25 +55,6 @@ class Source(Protocol):
         Never through a symlink. Raises OSError.
         """
         ...
-
-
-class What(enum.StrEnum):
-    """How a Node differs from the tree at one path."""
-
-    NEW = "missing on the node"
-    CHANGED = "content differs"
-    ATTRIBUTES = "attributes differ"
-    EXTRANEOUS = "not in the tree"
-    UNREADABLE = "cannot be compared"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One path that differs. `is_directory`: as the side that has it says."""
-
-    path: bytes
-    what: What
-    is_directory: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,7 +329,7 @@ class NodeTransport:
             try:
                 warm = self._warm.take()
             except OSError as error:
-                return _source_lost(error, listed=len(paths) + len(gone))
+                return source_lost(error, listed=len(paths) + len(gone))
         if warm is not None:
             result = await warm.finish(
                 paths=paths, gone=gone, deadline_seconds=deadline_seconds, warm=True
@@ -418,7 +396,7 @@ class NodeTransport:
                 dry_run=dry_run,
             )
         except OSError as error:
-            return _source_lost(error, listed=len(paths) + len(gone))
+            return source_lost(error, listed=len(paths) + len(gone))
         return await run.finish(
             paths=paths, gone=gone, entries=entries, deadline_seconds=deadline_seconds
         )
@@ -444,7 +422,7 @@ class NodeTransport:
             finally:
                 os.close(source)
         except OSError as error:
-            return _source_lost(error, listed=len(paths) + len(gone))
+            return source_lost(error, listed=len(paths) + len(gone))
         return await run.finish(paths=paths, gone=gone, deadline_seconds=deadline_seconds)
 
     def _open_source(self) -> int:
@@ -513,93 +491,6 @@ class NodeTransport:
         return run
 
 
-class Comparison:
-    """Differences of one Node, streamed: `async with`, then `async for`; then `result`.
-
-    Memory is bounded: rsync waits while its report is not taken in.
-    """
-
-    def __init__(
-        self,
-        *,
-        turn: contextlib.AbstractAsyncContextManager[object],
-        begin: Callable[[Callable[[OutLine], None]], RsyncRun],
-        foreign_only: bool,
-        paths: Sequence[bytes],
-        deadline_seconds: float,
-    ) -> None:
-        self._turn = turn
-        self._begin = begin
-        self._foreign_only = foreign_only
-        self._paths = paths
-        self._deadline_seconds = deadline_seconds
-        self._found: deque[Difference] = deque()
-        self._news = asyncio.Event()
-        self._run: RsyncRun | None = None
-        self._task: asyncio.Task[RunResult] | None = None
-        self._result: RunResult | None = None
-
-    @property
-    def result(self) -> RunResult:
-        """How it ended, once all differences were taken. Raises RuntimeError before."""
-        if self._result is None:
-            raise RuntimeError("the comparison is not done")
-        return self._result
-
-    async def __aenter__(self) -> Self:
-        await self._turn.__aenter__()
-        try:
-            self._run = self._begin(self._take)
-        except OSError as error:
-            self._result = _source_lost(error, listed=len(self._paths))
-            return self
-        self._task = asyncio.get_running_loop().create_task(
-            self._run.finish(paths=self._paths, deadline_seconds=self._deadline_seconds)
-        )
-        self._task.add_done_callback(lambda _: self._news.set())
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        await self._turn.__aexit__(None, None, None)
-
-    async def __aiter__(self) -> AsyncIterator[Difference]:
-        while True:
-            while self._found:
-                yield self._found.popleft()
-            if self._run is not None:
-                self._run.resume()
-            if self._task is None:
-                return
-            if self._task.done():
-                break
-            self._news.clear()
-            await self._news.wait()
-        while self._found:
-            yield self._found.popleft()
-        self._result = self._task.result()
-        for path in self._result.failed:
-            yield Difference(path=path, what=What.UNREADABLE)
-
-    def _take(self, line: OutLine) -> None:
-        # Directories with other attributes are told in a listing, too; nobody asked for them.
-        is_foreign = line.operation == "del."
-        if is_foreign or (line.path and not self._foreign_only):
-            self._found.append(
-                Difference(path=line.path, what=_what(line), is_directory=line.is_directory)
-            )
-            if len(self._found) >= _QUEUE_LINES and self._run is not None:
-                self._run.pause()
-            self._news.set()
-
-
 def find_user(name: str) -> RunAs:
     """The user that a Node's `run_as` names. Raises OSError where there is none."""
     try:
@@ -612,14 +503,6 @@ def find_user(name: str) -> RunAs:
         groups=tuple(os.getgrouplist(name, entry.pw_gid)),
         home=entry.pw_dir,
     )
-
-
-def _what(line: OutLine) -> What:
-    if line.operation == "del.":
-        return What.EXTRANEOUS
-    if "+" in line.item:
-        return What.NEW
-    return What.ATTRIBUTES if line.item.startswith(".") else What.CHANGED
 
 
 def _learned(able: Capabilities, result: RunResult) -> Capabilities:
@@ -648,7 +531,3 @@ def _joined(first: RunResult, second: RunResult) -> RunResult:
         stopped_deletions=first.stopped_deletions or second.stopped_deletions,
         seconds=first.seconds + second.seconds,
     )
-
-
-def _source_lost(error: OSError, *, listed: int) -> RunResult:
-    return not_started(f"cannot start: {error}", trouble=Trouble.SOURCE, listed=listed)

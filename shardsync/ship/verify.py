@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from shardsync.clock import Clock
 from shardsync.ship.command import Purpose
+from shardsync.ship.comparison import Difference, What
 from shardsync.ship.outcome import Outcome, RunResult
-from shardsync.ship.transport import Difference, NodeTransport, What
+from shardsync.ship.transport import NodeTransport
 
 _AGAIN_PATHS = 5_000
 """So many differing paths are held until they are compared again; more differ by no accident."""

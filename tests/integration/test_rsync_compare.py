@@ -11,10 +11,10 @@ import pytest
 from shardsync.clock import SystemClock
 from shardsync.config.settings import NodeSettings
 from shardsync.ship.command import Purpose
+from shardsync.ship.comparison import Difference, What
 from shardsync.ship.janitor import Janitor
 from shardsync.ship.outcome import Outcome, Trouble
 from shardsync.ship.root import RootGuard
-from shardsync.ship.transport import Difference, What
 from shardsync.ship.verify import Verification, Verifier
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.transports import ODD_NAMES, SECONDS, snapshot, transport
