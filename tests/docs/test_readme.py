@@ -68,6 +68,8 @@ def test_the_daemon_chapter_works_as_written(tmp_path: Path, short_folder: Path)
             "/backup/html": str(tmp_path / "backup/html"),
             "/srv/web1": str(tmp_path / "web1"),
             "/var/lib/shardsync": str(state),
+            # The reader's daemon runs for days when it is asked for the last hour.
+            "--since 1h": "--since 1s",
             "127.0.0.1:8730": f"127.0.0.1:{daemon.port}",
             "127.0.0.1:9750": f"127.0.0.1:{port}",
         }
