@@ -69,7 +69,8 @@ class NodeRow:
     """What is remembered of a Node. Field for field the table `nodes`.
 
     `owned` None: not known yet (no first contact). Times: Unix microseconds.
-    `halted`: why nothing is sent any more, "" where it is not halted.
+    `halted`: why nothing is sent any more, "" where it is not halted. `allow_delete`: what
+    was pending then may be deleted whatever `max_delete` says; 0 for nothing.
     """
 
     tree: str
@@ -84,7 +85,7 @@ class NodeRow:
     paused: bool = False
     paused_until: int | None = None
     halted: str = ""
-    allow_delete: bool = False
+    allow_delete: int = 0
     fingerprint: str = ""
     capabilities: str = ""
     progress: float = 0.0
@@ -131,7 +132,7 @@ def node_row(row: Sequence[Any]) -> NodeRow:
     values = dict(zip(NODE_COLUMNS, row, strict=True))
     values["state"] = NodeState(values["state"])
     values["owned"] = None if values["owned"] is None else bool(values["owned"])
-    for name in ("contacted", "paused", "allow_delete"):
+    for name in ("contacted", "paused"):
         values[name] = bool(values[name])
     return NodeRow(**values)
 

@@ -28,6 +28,7 @@ class BatchPlan:
     directories whose Node side may hold names that are gone. `gone`: path ->
     how many Changes its absence explains. `uncounted`: those of `gone` that may
     have been directories whose contents were never journaled one by one.
+    `replaced`: those of `content` that were a directory before.
     `unreadable`: path -> reason; they are tried again, and never deleted.
     `linked`: those of `content` and `attributes` that have several names.
     `has_root_files`: all that lies directly in the root is wanted, too.
@@ -39,6 +40,7 @@ class BatchPlan:
     listings: dict[bytes, int] = field(default_factory=dict)
     gone: dict[bytes, int] = field(default_factory=dict)
     uncounted: set[bytes] = field(default_factory=set)
+    replaced: set[bytes] = field(default_factory=set)
     unreadable: dict[bytes, str] = field(default_factory=dict)
     sizes: dict[bytes, int] = field(default_factory=dict)
     has_root_files: bool = False
@@ -61,8 +63,9 @@ def plan_batch(pending: Iterable[Pending], *, look: LookAt, is_excluded: IsExclu
         else:
             rest.append(item)
     for item in rest:
-        if not (plan.trees and any(above in plan.trees for above in _covering(item.path))):
-            planner.place(item)
+        is_covered = plan.trees and any(above in plan.trees for above in _covering(item.path))
+        # A tree deletes nothing by itself, and a Node that is not owned is not searched.
+        planner.place(item, only_if_gone=bool(is_covered))
     _drop_covered(plan)
     return plan
 
@@ -84,17 +87,23 @@ def chunks(
         yield chunk
 
 
+_GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
+
+
 class _Planner:
     def __init__(self, *, plan: BatchPlan, look: LookAt, is_excluded: IsExcluded) -> None:
         self._plan = plan
         self._look = look
         self._is_excluded = is_excluded
 
-    def place(self, item: Pending) -> None:
+    def place(self, item: Pending, *, only_if_gone: bool = False) -> None:
         if not item.path:
-            self._place_root(item)
+            if not only_if_gone:
+                self._place_root(item)
             return
         found = self._look(item.path)
+        if only_if_gone and found.kind not in _GONE:
+            return
         match found.kind:
             case LookKind.MISSING:
                 self._place_gone(item, item.path)
@@ -106,6 +115,7 @@ class _Planner:
                 # A directory became a file or a symlink: listed with what was below it, rsync
                 # would make a directory of it again, filled from wherever the symlink leads.
                 self._place_file(found.ancestor, item.since, 0)
+                self._note_replaced(found.ancestor)
             case _:
                 self._place_present(item, found)
 
@@ -137,6 +147,8 @@ class _Planner:
                 self._place_directory(item)
         elif item.want != Want.ATTRIBUTES:
             self._place_file(item.path, item.since, found.size)
+            if item.want & (Want.TREE | Want.LISTING):
+                self._note_replaced(item.path)
         elif not self._is_excluded(item.path, False):
             self._plan.attributes[item.path] = item.since
 
@@ -144,6 +156,10 @@ class _Planner:
         if not self._is_excluded(path, False):
             self._plan.content[path] = since
             self._plan.sizes[path] = size
+
+    def _note_replaced(self, path: bytes) -> None:
+        if path in self._plan.content:
+            self._plan.replaced.add(path)
 
     def _place_gone(self, item: Pending, path: bytes) -> None:
         if self._is_excluded(path, False):

@@ -38,7 +38,12 @@ class DeletionBudget:
         self._state = state
         self._count_entries = count_entries
         self._clock = clock
-        self._spent = 0
+        self._deleted = 0
+
+    async def refuses(self, entries: int) -> bool:
+        """Whether `spend` would raise."""
+        total = self._recent() + entries
+        return total > await self._allowed(total)
 
     async def spend(self, entries: int, *, allow: bool) -> None:
         """Ask for `entries` deletions before anything of them is sent.
@@ -46,19 +51,28 @@ class DeletionBudget:
         The entries that the Tree has are counted only once the floor is passed:
         a walk of a million costs seconds. Raises TooManyDeletions.
         """
-        recent = self._state.deleted_since(self._key, self._clock.wall_us() - WINDOW_US)
-        total = recent + self._spent + entries
+        total = self._recent() + entries
         if not allow and total > await self._allowed(total):
             raise TooManyDeletions(
                 f"node {self._key[1]}: {total} deletions within 10 minutes"
                 f" are more than max_delete allows ({self._described()})"
             )
-        self._spent += entries
 
-    def take_spent(self) -> int:
-        """Entries asked for since the last call: what the Batch's record must add."""
-        spent, self._spent = self._spent, 0
-        return spent
+    def note_deleted(self, entries: int) -> None:
+        """So many entries are really gone from the Node: what counts against later Batches."""
+        self._deleted += entries
+
+    def take_deleted(self) -> int:
+        """What was deleted since the last call: what the Batch's record must add.
+
+        What was asked for and never was on the Node (temporary files) is forgotten.
+        """
+        deleted, self._deleted = self._deleted, 0
+        return deleted
+
+    def _recent(self) -> int:
+        since = self._clock.wall_us() - WINDOW_US
+        return self._state.deleted_since(self._key, since) + self._deleted
 
     async def _allowed(self, total: int) -> int:
         if self._limit.entries is not None:

@@ -26,6 +26,7 @@ from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.fold import Pending
 from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
+from shardsync.ship.messages import FailureKind
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView
@@ -127,6 +128,7 @@ class Delivery:
         transport: Shipping,
         view: NodeView,
         is_excluded: IsExcluded,
+        has_excludes: bool,
         budget: DeletionBudget,
         limits: SyncSettings,
         slots: asyncio.Semaphore,
@@ -137,6 +139,7 @@ class Delivery:
         self._transport = transport
         self._view = view
         self._is_excluded = is_excluded
+        self._has_excludes = has_excludes
         self._budget = budget
         self._limits = limits
         self._slots = slots
@@ -152,6 +155,7 @@ class Delivery:
         compare: Compare = Compare.CONTENT,
         allow_delete: bool = False,
         again: bool = False,
+        live: bool = True,
         find_extraneous: bool = True,
     ) -> Delivered:
         """Bring everything pending onto the Node; what fails alone is returned, not raised.
@@ -160,6 +164,7 @@ class Delivery:
         find beside the Tree. May be done twice, and be cut off anywhere.
         `find_extraneous`: look for what the Node has beside trees and listings.
         `again`: these paths failed before, so what they may replace is counted, too.
+        `live`: Changes or their retries, which delete their own path on every Node.
 
         Raises RootLost, NodeTrouble, TooManyDeletions: nothing then counts as shipped.
         """
@@ -174,9 +179,12 @@ class Delivery:
             delivered.failed[path] = Failed(reason=reason, scope=Scope.TREE)
         if not self._node.delete:
             plan.gone.clear()
+        if not (live or owned):
+            delivered.foreign += plan.gone
+            plan.gone.clear()
         await self._check_deletions(plan, allow_delete=allow_delete, again=again)
         if plan.has_root_files:
-            files = (await asyncio.to_thread(self._names_in_root))[1]
+            files = (await self._names_in_root())[1]
             plan.content.update(dict.fromkeys(files, 0))
         if plan.trees:
             await self._ship_trees(plan, delivered, compare)
@@ -186,25 +194,31 @@ class Delivery:
         return delivered
 
     async def _check_deletions(self, plan: BatchPlan, *, allow_delete: bool, again: bool) -> None:
-        if again and self._node.delete:
-            counted = await self._entries_below(list(plan.content), gone=list(plan.gone))
-            await self._budget.spend(counted, allow=allow_delete)
+        """Count what the Node loses before anything is sent.
+
+        With a comparing deletion pending, below a directory that went as a whole, or where a
+        file or symlink stands for a directory now, the Changes do not tell: a dry run does.
+        So it does before a Node is halted, as much that is gone never was on the Node.
+        """
+        if not self._node.delete:
             return
-        if not plan.gone:
-            return
-        # With a comparing deletion pending, or below a directory that went as a whole, the
-        # Changes do not tell how many entries the Node loses: a dry run does.
-        counted = sum(count for path, count in plan.gone.items() if path not in plan.uncounted)
-        uncounted = [path for path in plan.gone if path in plan.uncounted]
-        if uncounted:
-            counted += await self._entries_below((), gone=uncounted)
+        gone = list(plan.gone)
+        if again:
+            counted = await self._entries_below(list(plan.content), gone=gone)
+        else:
+            counted = sum(count for path, count in plan.gone.items() if path not in plan.uncounted)
+            uncounted = [path for path in plan.gone if path in plan.uncounted]
+            if uncounted or plan.replaced:
+                counted += await self._entries_below(list(plan.replaced), gone=uncounted)
+            if gone and not allow_delete and await self._budget.refuses(counted):
+                counted = await self._entries_below(list(plan.replaced), gone=gone)
         self._entries_allowed = max(self._entries_allowed, counted)
         await self._budget.spend(counted, allow=allow_delete)
 
     async def _ship_trees(self, plan: BatchPlan, delivered: Delivered, compare: Compare) -> None:
         trees = [path for path in plan.trees if path]
         if b"" in plan.trees:
-            trees = (await asyncio.to_thread(self._names_in_root))[0]
+            trees = (await self._names_in_root())[0]
         if trees:
             await self._run(trees, (), _TREE_PURPOSE[compare], delivered)
 
@@ -291,8 +305,26 @@ class Delivery:
         delivered.shipped += len(paths)
         delivered.deleted += result.deleted
         delivered.bytes_sent += result.bytes_sent
+        self._budget.note_deleted(result.deleted)
+        kept = await self._kept_by_excludes(gone, result)
         for path, failure in result.failed.items():
-            delivered.failed[path] = self._failed(path, failure.reason, purpose)
+            if path not in kept:
+                delivered.failed[path] = self._failed(path, failure.reason, purpose)
+
+    async def _kept_by_excludes(self, gone: Sequence[bytes], result: RunResult) -> set[bytes]:
+        """Directories that are gone, and that excluded files of the Node hold: all is done there.
+
+        Nothing else can be deleted in them, says a dry run; without excludes it is not asked.
+        """
+        held = {
+            path
+            for path, failure in result.failed.items()
+            if failure.kind is FailureKind.NOT_EMPTY
+        } & set(gone)
+        if not held or not self._has_excludes or result.stopped_deletions:
+            return set()
+        left = await self._entries_below((), gone=sorted(held))
+        return set() if left else held
 
     async def _halve(
         self,
@@ -328,7 +360,12 @@ class Delivery:
 
     def _failed(self, path: bytes, reason: str, purpose: Purpose) -> Failed:
         """A directory that failed inside a tree stands for all below it."""
-        is_whole = purpose in _WHOLE and self._view.look(path).kind is LookKind.DIRECTORY
+        try:
+            kind = self._view.look(path).kind
+        except OSError:
+            # The root was let go of meanwhile: nothing is known of what is below.
+            kind = LookKind.DIRECTORY
+        is_whole = purpose in _WHOLE and kind is LookKind.DIRECTORY
         return Failed(reason=reason, scope=Scope.TREE if is_whole else Scope.ENTRY)
 
     def _add_siblings(self, plan: BatchPlan) -> set[bytes]:
@@ -365,11 +402,15 @@ class Delivery:
         except OSError as error:
             raise RootLost(f"node {self._node.name}: its subtree: {error.strerror}") from error
 
-    def _names_in_root(self) -> tuple[list[bytes], list[bytes]]:
+    async def _names_in_root(self) -> tuple[list[bytes], list[bytes]]:
         """(directories, everything else) directly in the root, less what is excluded."""
         folders: list[bytes] = []
         files: list[bytes] = []
-        for name, is_dir in self._view.names():
+        try:
+            names = await asyncio.to_thread(self._view.names)
+        except OSError as error:
+            raise RootLost(f"node {self._node.name}: its subtree: {error.strerror}") from error
+        for name, is_dir in names:
             if not self._is_excluded(name, is_dir):
                 (folders if is_dir else files).append(name)
         return folders, files

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from shardsync.model import NodeState, Scope
 from shardsync.ship.batch import IsExcluded
 from shardsync.ship.command import Purpose
 from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping, differences
+from shardsync.ship.fold import Want, rebase
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.view import NodeView
@@ -149,7 +151,9 @@ class FirstContact:
             work=work,
             state=NodeState.BOOTSTRAPPING if work else NodeState.FOLLOWING,
         )
-        owned = is_empty or is_identical
+        # Adopted before it could be met: that holds.
+        row = self._state.read.nodes()[self._node.key]
+        owned = is_empty or is_identical or bool(row.owned)
         self._state.set_node(
             self._node.key,
             contacted=1,
@@ -183,6 +187,11 @@ class FirstContact:
         """
         newest = self._journals.newest() if shards else {}
         cursors: dict[str, Cursor] = {shard: newest[shard] for shard in shards}
+        if path:
+            inside = rebase(path, Want.TREE, os.fsencode(self._node.subtree))
+            if inside is None:
+                return 0
+            path = inside[0]
         if path:
             work = [self._piece(path, Scope.TREE, WorkReason.RECONCILE, request)]
         else:

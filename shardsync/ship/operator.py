@@ -6,8 +6,7 @@ against the record on every tick, so a restart of the process goes on with it.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from shardsync.journal.plan import covers
 from shardsync.journal.records import Compare, Cursor, NodeKey, NodeRow, Work, WorkReason
 from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.journal.state_writer import StateWriter
-from shardsync.log import Log
+from shardsync.log import ChangeOnly, Log
 from shardsync.model import Scope
 from shardsync.ship.first_contact import FirstContact
-from shardsync.ship.fold import Pending, Want, fold
+from shardsync.ship.fold import ChangeRow, Pending, Want, fold, rebase
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.syncer import Syncer
 from shardsync.ship.view import TreeRoot
@@ -39,10 +38,18 @@ class Station:
     first_contact: FirstContact
     journals: TreeJournals
     root: TreeRoot
+    subtree: bytes = b""
 
     @property
     def key(self) -> NodeKey:
         return self.syncer.key
+
+    def rebased(self, pending: Iterable[Pending]) -> Iterator[Pending]:
+        """As this Node, which may take a subtree alone, sees it; what it does not take is left."""
+        for item in pending:
+            inside = rebase(item.path, item.want, self.subtree)
+            if inside is not None:
+                yield Pending(path=inside[0], want=inside[1], since=item.since)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +81,7 @@ class Operator:
         self._clock = clock
         self._log = log
         self._running: list[_Running] = []
+        self._said = ChangeOnly(clock=clock)
 
     @property
     def is_busy(self) -> bool:
@@ -83,24 +91,43 @@ class Operator:
     def recover(self) -> None:
         """Go on with what the last process left open."""
         for body in self._state.read.open_requests():
-            request = msgspec.json.decode(body, type=Request)
-            running = _Running(
-                request=request, began_us=self._clock.wall_us(), stations=self._chosen(request)
-            )
-            running.until = {station.key: self._newest(station) for station in running.stations}
-            self._running.append(running)
+            try:
+                self._resume_request(msgspec.json.decode(body, type=Request))
+            except (msgspec.DecodeError, StateUnusable) as error:
+                self._log.warning("request.not_resumed", error=error)
+
+    def _resume_request(self, request: Request) -> None:
+        try:
+            stations = self._chosen(request)
+        except UsageError as error:
+            self._answer(request, exit_code=error.exit_code, message=str(error))
+            return
+        if request.kind is RequestKind.FLUSH:
+            self._begin_flush(request, stations)
+            return
+        running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
+        if request.kind is RequestKind.REPLAY:
+            running.until = {station.key: self._newest(station) for station in stations}
+        self._running.append(running)
 
     def tick(self) -> int:
-        """Take what is in the spool, answer what is done; returns how many are still open."""
-        for path, request in requests.receive(self._spool):
-            if isinstance(request, str):
-                self._log.warning("request.unreadable", file=path.name, error=request)
-                os.unlink(path)
-                continue
-            self._take(request)
-            os.unlink(path)
-        for running in list(self._running):
-            self._look_after(running)
+        """Take what is in the spool, answer what is done; returns how many are still open.
+
+        Trouble with a Journal or state.db keeps the request for the next tick.
+        """
+        try:
+            for path, request in requests.receive(self._spool):
+                if isinstance(request, str):
+                    self._log.warning("request.unreadable", file=path.name, error=request)
+                else:
+                    self._take(request)
+                # The one who asked may have taken it back meanwhile.
+                path.unlink(missing_ok=True)
+            for running in list(self._running):
+                self._look_after(running)
+        except StateUnusable as error:
+            if self._said.is_due(str(error)):
+                self._log.warning("request.delayed", error=error)
         return len(self._running)
 
     def _take(self, request: Request) -> None:
@@ -122,6 +149,9 @@ class Operator:
                     self._begin_reconcile(request, stations)
         except (UsageError, NodesFailed, SinceTooOld, StateUnusable) as error:
             self._answer(request, exit_code=error.exit_code, message=str(error))
+        except OSError as error:
+            message = f"the tree cannot be read: {error.strerror}"
+            self._answer(request, exit_code=NodesFailed.exit_code, message=message)
 
     def _chosen(self, request: Request) -> list[Station]:
         found = [
@@ -147,6 +177,7 @@ class Operator:
                 if trouble is not None:
                     raise NodesFailed(trouble.message)
         rows = self._state.read.nodes()
+        now = self._clock.wall_us()
         for station in stations:
             row = rows[station.key]
             if row.halted and not (request.allow_delete or request.adopt):
@@ -159,7 +190,7 @@ class Operator:
                 paused=0,
                 paused_until=None,
                 not_before=0,
-                **({"halted": "", "allow_delete": 1} if request.allow_delete else {}),
+                **({"halted": "", "allow_delete": now} if request.allow_delete else {}),
                 **({"owned": 1} if request.adopt else {}),
             )
             if request.adopt and row.contacted:
@@ -260,7 +291,7 @@ class Operator:
             after = position
             while reader is not None:
                 rows = reader.read_rows(after=after, limit=_READ_LIMIT)
-                fold((row for row in rows if covers(request.path, row[1])), folded)
+                fold(_concerning(request.path, rows), folded)
                 if len(rows) < _READ_LIMIT:
                     break
                 after = rows[-1][0]
@@ -273,7 +304,7 @@ class Operator:
                 since=item.since,
                 request=request.id,
             )
-            for item in folded.values()
+            for item in station.rebased(folded.values())
         ]
 
     def _newest(self, station: Station) -> dict[str, int]:
@@ -365,6 +396,18 @@ class Operator:
         self._log.info(
             "request.answered", kind=request.kind, id=request.id, exit=exit_code, message=message
         )
+
+
+def _concerning(path: bytes, rows: Iterable[ChangeRow]) -> Iterator[ChangeRow]:
+    """The Changes of `path` and below, and what those above it say of it."""
+    for row in rows:
+        position, changed, scope, kind, observed_at, _ = row
+        if covers(path, changed):
+            yield row
+        elif scope == Scope.TREE and covers(changed, path):
+            yield (position, path, Scope.TREE, kind, observed_at, None)
+        elif scope == Scope.LISTING and path.rpartition(b"/")[0] == changed:
+            yield (position, path, Scope.ENTRY, kind, observed_at, None)
 
 
 def _is_stopped(row: NodeRow) -> bool:

@@ -186,6 +186,7 @@ class SyncService:
             transport=transport,
             view=view,
             is_excluded=path_filter.excludes,
+            has_excludes=bool(path_filter.rsync_arguments()),
             budget=budget,
             limits=self._settings.sync,
             slots=slots,
@@ -222,7 +223,11 @@ class SyncService:
             log=log,
         )
         station = Station(
-            syncer=syncer, first_contact=first_contact, journals=tree.journals, root=tree.root
+            syncer=syncer,
+            first_contact=first_contact,
+            journals=tree.journals,
+            root=tree.root,
+            subtree=subtree,
         )
         return _Post(station=station, transport=transport)
 

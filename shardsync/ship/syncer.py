@@ -140,7 +140,8 @@ class Syncer:
             return self._back_off(row, error)
         except TooManyDeletions as error:
             return self._halt(error)
-        except RootLost as error:
+        except (RootLost, OSError) as error:
+            # An OSError: what is looked at here is the Tree alone, its root or a subtree of it.
             return self._wait_for_root(error)
         except StateUnusable as error:
             self._say("node.state_unusable", error)
@@ -159,16 +160,25 @@ class Syncer:
             self._said.reset()
             self._log.info("node.reached", after_attempts=row.attempts)
         cursors = self._led_on(self._state.read.cursors(self.key))
-        unread = self._unread(cursors)
+        if cursors is None:
+            return Tick(did=Did.CONTACTED)
+        unread = self._unread(cursors, row.allow_delete)
         if unread.rows:
-            return await self._ship(row, unread)
+            return await self._ship(row, cursors, unread)
         if unread.cursors:
             self._state.set_cursors(self.key, unread.cursors)
         self._is_urgent = False
         due = self._due_work()
         if due:
             return await self._ship_work(row, due)
+        return self._rest(row, cursors, unread)
+
+    def _rest(self, row: NodeRow, cursors: dict[str, Cursor], unread: Unread) -> Tick:
+        """Nothing is to be done now: keep the record in order."""
         self._state.note_history(self.key, cursors)
+        self._end_allowance(row)
+        if row.state is NodeState.HALTED:
+            self._state.set_node(self.key, last_error="")
         self._settle(row)
         return Tick(did=Did.NOTHING, wait_seconds=self._idle_seconds(unread))
 
@@ -177,8 +187,8 @@ class Syncer:
             return Tick(did=Did.NOTHING, wait_seconds=0.2)
         return Tick(did=Did.CONTACTED)
 
-    def _led_on(self, cursors: dict[str, Cursor]) -> dict[str, Cursor]:
-        """The Cursors with those of new Shards; reconciles where no Journal leads on."""
+    def _led_on(self, cursors: dict[str, Cursor]) -> dict[str, Cursor] | None:
+        """The Cursors with those of new Shards; None, and a reconcile, where none leads on."""
         standing = self._journals.standing(cursors)
         if standing.lost or standing.behind:
             state = NodeState.BEHIND_RETENTION if standing.behind else NodeState.FOLLOWING
@@ -186,37 +196,53 @@ class Syncer:
                 "node.reconcile", lost=standing.lost or "-", behind=standing.behind or "-"
             )
             self._first_contact.reconcile(state=state, shards=[*standing.lost, *standing.behind])
-            cursors = self._state.read.cursors(self.key)
+            return None
         if standing.fresh:
             self._state.record(self.key, BatchRecord(cursors=standing.fresh))
             cursors = {**cursors, **standing.fresh}
         return cursors
 
-    def _unread(self, cursors: dict[str, Cursor]) -> Unread:
+    def _unread(self, cursors: dict[str, Cursor], allowed_until: int) -> Unread:
+        """What is pending; first of all, and apart, that for which deletions were allowed."""
         settled = None
+        if allowed_until:
+            allowed = self._journals.unread(
+                cursors, limit=self._limits.batch_paths, settled_before=allowed_until + 1
+            )
+            if allowed.rows:
+                return allowed
         if self._limits.delay_seconds and not self._is_urgent:
             settled = self._clock.wall_us() - int(self._limits.delay_seconds * 1_000_000)
         return self._journals.unread(
             cursors, limit=self._limits.batch_paths, settled_before=settled
         )
 
-    async def _ship(self, row: NodeRow, unread: Unread) -> Tick:
+    async def _ship(self, row: NodeRow, before: dict[str, Cursor], unread: Unread) -> Tick:
         began = self._clock.monotonic()
         folded: dict[bytes, Pending] = {}
         fold(unread.rows, folded)
         pending = list(self._rebased(folded.values()))
         delivered = await self._delivery.deliver(
-            pending, owned=bool(row.owned), allow_delete=row.allow_delete
+            pending,
+            owned=bool(row.owned),
+            allow_delete=all(change[4] <= row.allow_delete for change in unread.rows),
         )
         now = self._clock.wall_us()
+        # A replay may have set a Cursor back meanwhile, and must not be undone.
+        standing = self._state.read.cursors(self.key)
+        cursors = {
+            shard: cursor
+            for shard, cursor in unread.cursors.items()
+            if standing.get(shard) == before.get(shard)
+        }
         by_path = {item.path: item for item in pending}
         failed = self._failed_work(delivered, by_path) + self._link_work(delivered, by_path)
         self._state.record(
             self.key,
             BatchRecord(
-                cursors=unread.cursors,
+                cursors=cursors,
                 work_added=failed,
-                deleted_entries=self._budget.take_spent(),
+                deleted_entries=self._budget.take_deleted(),
                 finished_at=now,
             ),
         )
@@ -266,14 +292,17 @@ class Syncer:
             pending,
             owned=bool(row.owned),
             compare=due[0].compare,
-            allow_delete=row.allow_delete,
+            allow_delete=all(item.since <= row.allow_delete for item in due),
             again=due[0].reason is WorkReason.RETRY,
+            live=due[0].reason is WorkReason.RETRY,
             # What was empty at first contact has nothing beside the Tree to look for.
             find_extraneous=not (row.owned and due[0].reason is WorkReason.BOOTSTRAP),
         )
         by_path = {item.path: item for item in pending}
         known = {item.path: item for item in due}
-        again = self._failed_work(delivered, by_path, known)
+        requests = {item.request for item in due}
+        request = due[0].request if len(requests) == 1 else ""
+        again = self._failed_work(delivered, by_path, known, request)
         again += self._link_work(delivered, by_path)
         kept = {(item.path, item.scope) for item in again if item.reason is WorkReason.RETRY}
         self._state.record(
@@ -285,7 +314,7 @@ class Syncer:
                     for item in due
                     if item.reason is not WorkReason.RETRY or (item.path, item.scope) not in kept
                 ],
-                deleted_entries=self._budget.take_spent(),
+                deleted_entries=self._budget.take_deleted(),
             ),
         )
         self._note_success(row, delivered, began)
@@ -296,6 +325,7 @@ class Syncer:
         delivered: Delivered,
         pending: dict[bytes, Pending],
         known: dict[bytes, Work] | None = None,
+        request: str = "",
     ) -> list[Work]:
         """A work row for each path that failed, with its own back-off."""
         rows = []
@@ -311,7 +341,7 @@ class Syncer:
                     compare=before.compare if before else Compare.CONTENT,
                     reason=WorkReason.RETRY,
                     since=since,
-                    request=before.request if before else "",
+                    request=before.request if before else request,
                     attempts=attempts,
                     not_before=now + self._delay_us(attempts, _WORK_BACKOFF),
                     last_error=failed.reason,
@@ -343,8 +373,6 @@ class Syncer:
             values |= {"attempts": 0, "not_before": 0, "last_error": ""}
         if delivered.failed:
             values["last_error"] = next(iter(delivered.failed.values())).reason
-        if row.allow_delete:
-            values["allow_delete"] = 0
         self._state.set_node(self.key, **values)
         if delivered.foreign:
             self._state.set_foreign(self.key, delivered.foreign)
@@ -398,7 +426,7 @@ class Syncer:
         return None
 
     def _back_off(self, row: NodeRow, error: NodeTrouble) -> Tick:
-        self._budget.take_spent()
+        self._note_deleted()
         attempts = row.attempts + 1
         delay_us = self._delay_us(attempts, _NODE_BACKOFF)
         self._state.set_node(
@@ -413,7 +441,7 @@ class Syncer:
         return Tick(did=Did.FAILED, wait_seconds=delay_us / 1e6, error=str(error))
 
     def _halt(self, error: TooManyDeletions) -> Tick:
-        self._budget.take_spent()
+        self._note_deleted()
         self._state.set_node(
             self.key, state=NodeState.HALTED.value, halted=str(error), last_error=str(error)
         )
@@ -421,13 +449,25 @@ class Syncer:
         self._observer.batch_finished(self.key, BatchOutcome.HALTED, seconds=0.0)
         return Tick(did=Did.HALTED, wait_seconds=_IDLE_SECONDS, error=str(error))
 
-    def _wait_for_root(self, error: RootLost) -> Tick:
-        self._budget.take_spent()
+    def _wait_for_root(self, error: RootLost | OSError) -> Tick:
+        self._note_deleted()
         self._state.set_node(
             self.key, state=NodeState.HALTED.value, last_error=f"nothing is sent: {error}"
         )
         self._say("node.root_lost", error)
         return Tick(did=Did.HALTED, wait_seconds=_ROOT_LOST_SECONDS, error=str(error))
+
+    def _note_deleted(self) -> None:
+        """Keep count of what a Batch deleted before it failed."""
+        deleted = self._budget.take_deleted()
+        if deleted:
+            self._state.record(self.key, BatchRecord(deleted_entries=deleted))
+
+    def _end_allowance(self, row: NodeRow) -> None:
+        """What was pending at `--allow-delete` is done: later deletions are counted again."""
+        since = self._state.read.work_summary(self.key)[2]
+        if row.allow_delete and (since is None or since > row.allow_delete):
+            self._state.set_node(self.key, allow_delete=0)
 
     def _set_state(self, row: NodeRow, state: NodeState) -> None:
         if row.state is not state:

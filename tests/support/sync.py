@@ -19,7 +19,7 @@ from shardsync.model import EpochReason, JournalId, Kind, Scope, ShardId, ShardS
 from shardsync.ship.observer import Unobserved
 from shardsync.ship.service import SyncService
 
-SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 15.0
 
 
 class Instance:
@@ -36,6 +36,9 @@ class Instance:
         self.nodes: list[NodeSettings] = []
         self.sync = SyncSettings()
         self.exclude: tuple[str, ...] = ()
+        self.marker = ""
+        self.more_trees: tuple[TreeSettings, ...] = ()
+        self.plan: Plan | None = None
 
     def write_plan(self, plan: Plan | None = None) -> None:
         shards = tuple(
@@ -48,13 +51,18 @@ class Instance:
             )
             for number, journal in enumerate(self.journals)
         )
-        write_plan(self.state_dir.plan, plan or Plan(generation=1, shards=shards))
+        write_plan(self.state_dir.plan, plan or self.plan or Plan(generation=1, shards=shards))
 
     def settings(self) -> Settings:
         return Settings(
             source=self.folder / "shardsync.toml",
             state_dir=self.state_dir.path,
-            trees=(TreeSettings(name="main", root=self.tree, exclude=self.exclude),),
+            trees=(
+                TreeSettings(
+                    name="main", root=self.tree, exclude=self.exclude, marker=self.marker
+                ),
+                *self.more_trees,
+            ),
             nodes=tuple(self.nodes),
             sync=self.sync,
             metrics_listen=None,
