@@ -260,10 +260,11 @@ def _deletion_flags(
     max_delete: int | None,
     able: Capabilities,
 ) -> tuple[str, ...]:
+    # --force: else a file that stands for a full directory is no difference but a failure.
     if purpose in {Purpose.COMPARE_FLAT, Purpose.COMPARE_FLAT_CHECKSUM}:
-        return ("--ignore-missing-args",)
+        return ("--force", "--ignore-missing-args")
     if purpose in DRY:
-        return ("--delete", "--ignore-missing-args")
+        return ("--delete", "--force", "--ignore-missing-args")
     if not node.delete:
         return ("--ignore-missing-args",)
     brake = () if max_delete is None else (f"--max-delete={max_delete}",)

@@ -97,6 +97,21 @@ def test_what_differs_is_told_and_nothing_changes(
     assert snapshot(target) == before
 
 
+def test_a_file_that_stands_for_a_full_directory_is_a_difference(
+    node: NodeSettings, root: Path, tmp_path: Path
+) -> None:
+    """It is told as one, and does not spoil the comparison of the rest."""
+
+    async def work() -> None:
+        await copy(node, root)
+        shutil.rmtree(root / "d" / "e")
+        (root / "d" / "e").write_text("a file now")
+        assert b"d/e" in await compare(node, root, [b""])
+        assert b"d/e" in await compare(node, root, [b"d/e"], purpose=Purpose.COMPARE_FLAT)
+
+    asyncio.run(work())
+
+
 def test_a_subtree_is_compared_by_itself(node: NodeSettings, root: Path, tmp_path: Path) -> None:
     """Below the listed paths alone; what is foreign beside them is not told."""
     target = tmp_path / "node"

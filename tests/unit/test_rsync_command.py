@@ -82,7 +82,6 @@ def test_comparisons_are_dry_runs(purpose: Purpose) -> None:
     flags = argv(purpose)
     assert "-n" in flags
     assert "--delete-missing-args" not in flags
-    assert "--force" not in flags
 
 
 @pytest.mark.parametrize("purpose", [Purpose.TREE, Purpose.TREE_CHECKSUM])
