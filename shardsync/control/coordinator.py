@@ -152,6 +152,9 @@ class Coordinator:
         try:
             return read_plan(self._state.plan) or Plan()
         except StateUnusable as error:
+            if isinstance(error.__cause__, OSError):
+                # The disk or a limit, not the Plan: it will be readable again.
+                raise
             # Nodes answer the Journals of a Plan made anew with a reconcile: slow, and right.
             aside = set_aside(self._state.plan, self._clock)
             self._log.error("plan.unreadable", error=error, kept_as=aside)

@@ -183,6 +183,19 @@ def test_an_unreadable_plan_is_kept_and_made_anew(bench: Bench) -> None:
     assert any("corrupt" in path.name for path in bench.state.path.iterdir())
 
 
+def test_a_plan_that_cannot_be_read_just_now_is_left_alone(bench: Bench) -> None:
+    """Trouble with the disk is no reason to plan anew: the tick fails and is tried again."""
+    bench.settle(bench.coordinator())
+    bench.state.plan.rename(bench.state.path / "elsewhere")
+    # A directory in its place: open(2) succeeds, read(2) says EISDIR.
+    bench.state.plan.mkdir()
+    with pytest.raises(StateUnusable):
+        bench.coordinator().tick()
+    bench.state.plan.rmdir()
+    (bench.state.path / "elsewhere").rename(bench.state.plan)
+    assert not bench.coordinator().tick().is_new
+
+
 def test_a_disk_that_refuses_is_told_and_tried_again(bench: Bench) -> None:
     """A Journal that cannot be made means no Plan that names it."""
 
