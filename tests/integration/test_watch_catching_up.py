@@ -201,6 +201,7 @@ def test_overflows_while_catching_up_cost_one_more_pass(
     assert watching.progress().watches == watching.progress().directories == 307
 
 
+@pytest.mark.root
 def test_a_flush_touched_during_a_gap_is_answered(small_queue: None, watching: Watching) -> None:
     """Its event was lost with the others; after the scan the cookies are listed anew."""
     watching.start()

@@ -85,6 +85,7 @@ after = "journal"
 """
 
 
+@pytest.mark.root
 def test_the_whole_contract_is_understood(tmp_path: Path) -> None:
     """Every key of every table arrives resolved; outer lists come before inner ones."""
     password = tmp_path / "password"

@@ -446,6 +446,7 @@ def test_problems_print_no_terminal_sequences(tmp_path: Path) -> None:
     assert "\x1b" not in str(refused.value)
 
 
+@pytest.mark.root
 def test_run_as_needs_root(tmp_path: Path) -> None:
     """Only root can become another user; the own name is fine for everybody."""
     settings = load(tmp_path, node='name = "a"\ntarget = "h:/x"\nrun_as = "daemon"')
