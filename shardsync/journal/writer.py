@@ -229,6 +229,15 @@ class JournalWriter:
             raise _unusable(self.path, error) from error
         return row
 
+    def directories(self) -> list[tuple[int, int]]:
+        """(sub-root, inode) of every directory remembered, sorted."""
+        try:
+            return self._connection.execute(
+                "SELECT sub_root, inode FROM dirs ORDER BY sub_root, inode"
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(self.path, error) from error
+
     def sub_root(self, path: bytes, identity: str) -> int:
         """The number of the sub-root at `path`; a new number where its identity has changed."""
         try:

@@ -122,6 +122,14 @@ class Ledger:
             self._refused(error)
             return None
 
+    def remembered(self) -> list[tuple[int, int]]:
+        """As JournalWriter.directories; nothing where it cannot be read."""
+        try:
+            return self.journal.directories()
+        except StateUnusable as error:
+            self._refused(error)
+            return []
+
     def sub_root(self, path: bytes, identity: str) -> int:
         """As JournalWriter's; 0, which no sub-root has, where it cannot be asked."""
         try:

@@ -138,6 +138,7 @@ class Scanner:
         self.known: dict[bytes, int] = {}
         self.known_parents: dict[bytes, int] = {}
         self.sub_roots: dict[int, int] = {}
+        self.has_news = False
         self.done = 0
         self.polled = 0
         self._root = root.rstrip(b"/") or b"/"
@@ -252,8 +253,11 @@ class Scanner:
                 raise NotADirectoryError(errno.ENOTDIR, "replaced")
             if found.st_dev != rule.device:
                 rule = self._sub_root(rule, task.path, found)
-            if wd and self._bind(wd, task, found.st_ino) and not rule.whole:
-                return None
+            if wd:
+                fitting = self._bind(wd, task, rule, found.st_ino)
+                if fitting is None:
+                    return None
+                rule = fitting
             below = self._judge(task, rule, found)
             entries = os.scandir(absolute)
         except OSError as error:
@@ -277,11 +281,25 @@ class Scanner:
         self.found.unwatched[task.path] = task
         return 0, replace(rule, watched=False)
 
-    def _bind(self, wd: int, task: Task, inode: int) -> bool:
-        """Bind; returns whether the directory was being watched as this very path already."""
+    def _bind(self, wd: int, task: Task, rule: Rule, inode: int) -> Rule | None:
+        """Bind; returns the rule for what is below, None where that is watched already.
+
+        While a new directory is scanned, one that is known was not made in it
+        but moved into it before its watch: no event will tell, and what is
+        below is bound already, so all of it is journaled as `tree`.
+        """
         before = self._table.binding(wd)
+        is_known = self._table.knows(wd)
         self._table.bind(wd, task.parent, task.name, inode)
-        return before == (task.parent, task.name)
+        if rule.whole:
+            return rule
+        if before == (task.parent, task.name):
+            return None
+        if not is_known:
+            return rule
+        self._gathered.tree(task.path)
+        since = self._clock.wall_us() - COARSE_US
+        return replace(rule, everything=False, whole=True, since_us=since)
 
     def _judge(self, task: Task, rule: Rule, found: os.stat_result) -> Rule:
         """Journal the directory itself where it changed; returns the rule for what is below."""
@@ -294,6 +312,7 @@ class Scanner:
             return rule
         if changed < rule.since_us or self._is_explained(task.path, changed, rule):
             return rule
+        self.has_news = True
         before = self._memory.directory(rule.sub_root, found.st_ino)
         if before == row[2:]:
             self._gathered.listing(task.path)

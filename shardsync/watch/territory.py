@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
+from operator import itemgetter
 
 from shardsync.clock import Clock
 from shardsync.inotify import Inotify, is_watch_limit
@@ -85,7 +86,7 @@ class Territory:
             return
         found = look_at(self._scanner.absolute(path))
         if found is None or found.st_ino != self._table.inode(wd):
-            self._table.detach(wd)
+            self._leave(wd)
 
     def directory_came(self, wd: int, name: bytes, *, moved: bool, origin: bytes | None) -> None:
         folder = self._table.path(wd)
@@ -127,6 +128,20 @@ class Territory:
             self._give_up(wd)
         self._find_tops()
 
+    def forget_absent(self, remembered: list[tuple[int, int]]) -> None:
+        """Drop from the Journal's memory what a whole scan did not find.
+
+        A directory that went while nobody looked may come back to the very
+        place it had, when the Nodes have long deleted it.
+        """
+        inodes = self._table.inodes()
+        here = 0
+        for row in sorted(remembered, key=itemgetter(1)):
+            while here < len(inodes) and inodes[here] < row[1]:
+                here += 1
+            if here == len(inodes) or inodes[here] != row[1]:
+                self.gone.append(row)
+
     def give_up_outside(self) -> int:
         """Give up what was moved out of the territory; returns how many watches that were."""
         outside = self._table.outside() if self._table.detached else []
@@ -146,7 +161,7 @@ class Territory:
                 continue
             found = look_at(self._scanner.absolute(path))
             if found is None or found.st_ino != self._table.inode(wd):
-                self._table.detach(wd)
+                self._leave(wd)
                 continue
             self._list_suspect(wd, path, found)
 
@@ -168,7 +183,7 @@ class Territory:
             if found is not None and top and found.st_ino == self._table.inode(top):
                 continue
             if top:
-                self._table.detach(top)
+                self._leave(top)
                 self.tops[prefix] = 0
             if found is None:
                 missing.append(prefix)
@@ -185,7 +200,7 @@ class Territory:
         for prefix in prefixes.foreign - old.foreign:
             self._drop(prefix)
         for prefix in old.mine - prefixes.mine:
-            self._table.detach(self.tops.pop(prefix))
+            self._leave(self.tops.pop(prefix))
         for prefix in prefixes.mine - old.mine:
             self.tops[prefix] = 0
         for prefix in (old.foreign | old.mine) - prefixes.foreign - prefixes.mine:
@@ -198,7 +213,7 @@ class Territory:
         except OSError:
             return
         if self._table.knows(wd):
-            self._table.detach(wd)
+            self._leave(wd)
         else:
             self._inotify.remove(wd)
 
@@ -294,13 +309,21 @@ class Territory:
             device=device,
         )
 
+    def _leave(self, wd: int) -> None:
+        """It is outside from now on. Forgotten at once: at the same place it would be another."""
+        self._forget_row(wd)
+        self._table.detach(wd)
+
     def _give_up(self, wd: int) -> None:
         self._inotify.remove(wd)
         self._forget(wd)
 
     def _forget(self, wd: int) -> None:
+        self._forget_row(wd)
+        self._table.forget(wd)
+        self._scanner.found.suspects.discard(wd)
+
+    def _forget_row(self, wd: int) -> None:
         inode = self._table.inode(wd)
         # Inodes repeat across file systems; forgetting one too many costs a comparison later.
         self.gone += [(number, inode) for number in self._scanner.sub_roots.values()]
-        self._table.forget(wd)
-        self._scanner.found.suspects.discard(wd)

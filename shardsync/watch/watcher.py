@@ -325,6 +325,9 @@ class Watcher:
     def _caught_up(self) -> None:
         self._looked_from_us = 0
         self._territory.end_catch_up()
+        if self._scanner.has_news and not self._scanner.found.unwatched:
+            self._territory.forget_absent(self._ledger.remembered())
+        self._scanner.has_news = False
         self._scanner.recall({})
         self._log.info(
             "scan.done",
