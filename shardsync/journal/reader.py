@@ -65,11 +65,12 @@ class JournalReader:
         """As `read`, as plain tuples: what the fold wants of a backlog of a million."""
         return self._database.rows(_READ, (after, limit))
 
-    def count(self, *, after: int) -> int:
-        """How many Changes lie above `after`: Positions are not counts."""
-        return int(
-            self._database.value("SELECT count(*) FROM changes WHERE position > ?", (after,))
-        )
+    def count(self, *, after: int, up_to: int | None = None) -> int:
+        """How many Changes lie above `after` (and not above `up_to`): Positions are not counts."""
+        statement = "SELECT count(*) FROM changes WHERE position > ?"
+        if up_to is None:
+            return int(self._database.value(statement, (after,)))
+        return int(self._database.value(statement + " AND position <= ?", (after, up_to)))
 
     def oldest_observed(self, *, after: int) -> int | None:
         """observed_at of the first Change above `after`, or None."""

@@ -28,11 +28,11 @@ class Lag:
 
 
 class LagMeter:
-    """Measures Lags of one moment. Nodes that stand at the same Position cost one query."""
+    """Measures Lags of one moment; each row of a backlog is counted once for all Nodes."""
 
     def __init__(self, *, journal: Callable[[str], JournalReader]) -> None:
         self._journal = journal
-        self._known: dict[tuple[str, int], Lag] = {}
+        self._counts: dict[str, dict[int, int]] = {}
 
     def of_node(self, shards: tuple[PlannedShard, ...], cursors: Mapping[str, Cursor]) -> Lag:
         """Lag in all Shards of the Node's Tree, open work not counted. Raises StateUnusable."""
@@ -55,10 +55,23 @@ class LagMeter:
         return Lag(changes=whole.changes, oldest_us=reader.created_at())
 
     def _after(self, shard: str, position: int) -> Lag:
-        key = (shard, position)
-        if key not in self._known:
-            reader = self._journal(shard)
-            oldest = reader.oldest_observed(after=position)
-            count = 0 if oldest is None else reader.count(after=position)
-            self._known[key] = Lag(changes=count, oldest_us=oldest)
-        return self._known[key]
+        reader = self._journal(shard)
+        oldest = reader.oldest_observed(after=position)
+        if oldest is None:
+            return Lag()
+        return Lag(changes=self._count(reader, shard, position), oldest_us=oldest)
+
+    def _count(self, reader: JournalReader, shard: str, position: int) -> int:
+        """Counted from the nearest Position that is known: a backlog is gone through once,
+        however many Nodes wait in it (a million rows: 30 ms).
+        """
+        known = self._counts.setdefault(shard, {})
+        nearest = min(known, key=lambda other: abs(other - position), default=None)
+        if nearest is None:
+            count = reader.count(after=position)
+        elif nearest >= position:
+            count = known[nearest] + reader.count(after=position, up_to=nearest)
+        else:
+            count = known[nearest] - reader.count(after=nearest, up_to=position)
+        known[position] = count
+        return count

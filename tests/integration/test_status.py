@@ -216,6 +216,25 @@ def test_lag_counts_the_journals_of_a_replan(made: HandMade) -> None:
     assert _node(made).lag_changes == 2
 
 
+@pytest.mark.parametrize("order", [[0, 3, 5, 9], [9, 0, 5, 3], [5, 9, 0, 3], [5, 5, 5, 5]])
+def test_lag_is_the_same_in_whatever_order_nodes_are_measured(
+    made: HandMade, order: list[int]
+) -> None:
+    """Counting from what is known already changes no figure."""
+    journal = made.add_shard()
+    last = journal.commit([change(b"x") for _ in range(10)])
+    state = made.open_state()
+    for number, behind in enumerate(order):
+        key = ("main", f"web{number}")
+        state.know_node(key)
+        cursor = Cursor(journal_id="id-main-00", position=last - behind)
+        state.record(key, BatchRecord(cursors={"main-00": cursor}))
+    reader = StatusReader(
+        state=made.state, settings=None, clock=made.clock, liveness=Liveness(state=made.state)
+    )
+    assert [node.lag_changes for node in reader.read().nodes] == order
+
+
 @pytest.mark.parametrize(
     ("columns", "code"),
     [
