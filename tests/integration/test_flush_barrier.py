@@ -151,6 +151,23 @@ def test_flush_begins_anew_when_the_plan_changes(made: HandMade) -> None:
     assert request.positions == {"main-01": START + 1}
 
 
+def test_flush_does_not_wait_for_a_shard_that_was_retired(made: HandMade) -> None:
+    """A Watcher that the Plan lets go of never acknowledges: its successors are asked instead."""
+    made.hold("sync", "journal-main-00", "journal-main-01")
+    daemons = Daemons(made)
+    daemons.deaf.add("main-01")
+
+    def retire() -> None:
+        old = replace(made.planned[1], state=PlanState.RETIRED)
+        write_plan(made.state.plan, Plan(generation=2, shards=(made.planned[0], old)))
+
+    daemons.on_cookie = retire
+    with daemons:
+        assert run(["flush", "--timeout", "30s"]) == 0
+    (request,) = daemons.seen
+    assert request.positions == {"main-00": START + 1}
+
+
 def test_flush_gives_up_at_once_when_all_that_remains_is_stopped(
     made: HandMade, capsys: pytest.CaptureFixture[str]
 ) -> None:

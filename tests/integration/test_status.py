@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from shardsync.cli.main import run
+from shardsync.cli.tables import tables
 from shardsync.journal.plan import Origin, PlanState
 from shardsync.journal.records import BatchRecord, Compare, Cursor, Work, WorkReason
 from shardsync.model import NodeState, Scope, ShardState
@@ -296,6 +300,27 @@ def test_foreign_words_cannot_steer_the_terminal(
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert "\\x1b[2Jgone\\x0aweb2 ok" in printed
+
+
+def test_the_tables_hold_no_foreign_escapes(made: HandMade) -> None:
+    """On a terminal too: colours are ours, the words of others are text."""
+    _follow(made)
+    made.hold(*ALL_LOCKS)
+    assert made.state_db
+    made.state_db.set_node(KEY, state=NodeState.BACKING_OFF, last_error="\x1b[2Jgone [red]x")
+    with closing(
+        StatusReader(
+            state=made.state, settings=None, clock=made.clock, liveness=Liveness(state=made.state)
+        )
+    ) as reader:
+        status = reader.read()
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=200, color_system="standard")
+    console.print(tables(status, made.clock.wall_us()))
+    printed = screen.getvalue()
+    assert "\x1b[2J" not in printed
+    assert "\\x1b[2Jgone [red]x" in printed
+    assert "\x1b[31mbacking_off\x1b[0m" in printed
 
 
 def test_an_unknown_node_is_a_usage_error(
