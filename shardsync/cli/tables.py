@@ -12,7 +12,7 @@ from shardsync.cli.output import counted
 from shardsync.clock import rfc3339
 from shardsync.escape import printable_text
 from shardsync.model import NodeState, ShardState, TreeState
-from shardsync.observe.status import NodeStatus, ShardStatus, Status
+from shardsync.observe.status import NodeStatus, ShardStatus, Status, TreeStatus
 from shardsync.units import human_bytes, human_duration
 
 _GOOD = frozenset({TreeState.OK.value, ShardState.FOLLOWING.value, NodeState.FOLLOWING.value})
@@ -53,7 +53,7 @@ def tables(status: Status, now_us: int) -> RenderableType:
         )
     heads = [
         Text.assemble("tree ", (tree.name, "bold"), f" {tree.root or ''} ", _state(tree.state))
-        + Text(f"  {printable_text(tree.halted)}" if tree.halted else "")
+        + Text(f"  {_tree_note(tree)}" if tree.halted else "")
         for tree in status.trees
     ]
     return Group(*heads, shards, nodes)
@@ -62,7 +62,7 @@ def tables(status: Status, now_us: int) -> RenderableType:
 def lines(status: Status) -> Iterable[str]:
     """The whole status as plain lines, a word first that tells what each is of."""
     for tree in status.trees:
-        words = [f"tree {tree.name} {tree.state}", tree.root or "", tree.halted]
+        words = [f"tree {tree.name} {tree.state}", tree.root or "", _tree_note(tree)]
         yield printable_text(" ".join(word for word in words if word))
     for shard in status.shards:
         yield printable_text(
@@ -116,6 +116,13 @@ def _note(shard: ShardStatus) -> str:
     return "; ".join(notes)
 
 
+def _tree_note(tree: TreeStatus) -> str:
+    """Why it is halted, and the way out: the root comes back, or is another one on purpose."""
+    if not tree.halted:
+        return ""
+    return f"{printable_text(tree.halted)} (if that is right: `shardsync resume --accept-root`)"
+
+
 def _node_note(node: NodeStatus) -> str:
     notes = []
     if node.paused_until_us is not None and node.state is NodeState.PAUSED:
@@ -127,6 +134,8 @@ def _node_note(node: NodeStatus) -> str:
         )
     if node.last_error and node.state is not NodeState.FOLLOWING:
         notes.append(printable_text(node.last_error))
+        if "max_delete" in node.last_error:
+            notes.append(f"if that is right: `shardsync resume {node.name} --allow-delete`")
     elif node.retry_paths:
         failing = counted(node.retry_paths, "path")
         notes.append(f"{failing} being tried again: {printable_text(node.last_error)}")

@@ -24,7 +24,7 @@ from shardsync.ship.verify import Verifier
 
 _DEADLINE_SECONDS = 7 * 86400.0
 """Millions of files over a slow line, with checksums, take days; silence is noticed by itself."""
-_SHOWN = 100
+_SHOWN = 20
 
 
 @dataclass(slots=True, kw_only=True)

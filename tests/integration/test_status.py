@@ -267,7 +267,10 @@ def test_a_halted_tree_is_told(made: HandMade, capsys: pytest.CaptureFixture[str
     made.state_db.set_tree("main", halted="root is another file system")
     assert run(["status"]) == 14
     line = capsys.readouterr().out.splitlines()[0]
-    assert line == f"tree main halted {made.root} root is another file system"
+    assert line == (
+        f"tree main halted {made.root} root is another file system"
+        " (if that is right: `shardsync resume --accept-root`)"
+    )
 
 
 def test_a_damaged_journal_leaves_a_gap_not_a_failure(
