@@ -28,6 +28,7 @@ from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.messages import FailureKind
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
+from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView
 
@@ -131,7 +132,7 @@ class Delivery:
         has_excludes: bool,
         budget: DeletionBudget,
         limits: SyncSettings,
-        slots: asyncio.Semaphore,
+        slots: RsyncSlots,
         links: HardLinks,
         log: Log,
     ) -> None:

@@ -30,6 +30,7 @@ from shardsync.ship.links import HardLinks
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator, Station
 from shardsync.ship.root import RootGuard, RootIdentity
+from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.syncer import Syncer
 from shardsync.ship.transport import NodeTransport
 from shardsync.ship.view import NodeView, TreeRoot
@@ -132,7 +133,7 @@ class SyncService:
             await self._close(tasks)
 
     def _build(self) -> None:
-        slots = asyncio.Semaphore(self._settings.sync.max_rsyncs)
+        slots = RsyncSlots(limit=self._settings.sync.max_rsyncs, observer=self._observer)
         for tree in self._settings.trees:
             self._trees[tree.name] = self._tree(tree)
         for node in self._settings.nodes:
@@ -160,7 +161,7 @@ class SyncService:
             ),
         )
 
-    def _post(self, node: NodeSettings, tree: ServedTree, slots: asyncio.Semaphore) -> _Post:
+    def _post(self, node: NodeSettings, tree: ServedTree, slots: RsyncSlots) -> _Post:
         log = self._log.bind(tree=node.tree, node=node.name)
         row = self._state.know_node(node.key)
         subtree = os.fsencode(node.subtree)
