@@ -268,13 +268,14 @@ class Operator:
             if reader is None:
                 continue
             journal_id = reader.journal_id()
+            pruned_to = reader.progress().pruned_to
             if shard in history and history[shard].journal_id == journal_id:
                 start[shard] = history[shard].position
             elif shard in request.positions:
                 start[shard] = request.positions[shard]
             else:
-                continue
-            pruned_to = reader.progress().pruned_to
+                # Nobody knows where the Node was: rather too much again than nothing.
+                start[shard] = pruned_to
             if start[shard] < pruned_to:
                 raise SinceTooOld(
                     f"node {station.key[1]}, shard {shard}: its Journal begins after"

@@ -246,9 +246,14 @@ class SyncService:
 
     async def _keep_house(self) -> None:
         while not self._stopping.is_set():
-            self._look_at_roots()
-            await self._warm_or_pause()
-            self._prune()
+            try:
+                self._look_at_roots()
+                await self._warm_or_pause()
+                self._prune()
+            except StateUnusable as error:
+                # A full disk of ours: the Syncers wait it out, and so do we.
+                if self._said.is_due(str(error)):
+                    self._log.warning("sync.state_unusable", error=error)
             try:
                 await asyncio.wait_for(self._stopping.wait(), _HOUSEKEEPING_SECONDS)
             except TimeoutError:
