@@ -1,0 +1,357 @@
+"""The Syncer tick by tick on a clock that only moves when told, with a Node made by hand: back-off
+and the deletion budget. state.db and the Journal are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from shardsync.config.settings import DeleteLimit, SyncSettings
+from shardsync.journal.plan import read_plan
+from shardsync.journal.records import BatchRecord
+from shardsync.journal.state_writer import StateWriter
+from shardsync.log import Log
+from shardsync.model import NodeState
+from shardsync.ship.command import Purpose
+from shardsync.ship.comparison import Comparison
+from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
+from shardsync.ship.delivery import Delivery
+from shardsync.ship.first_contact import Fingerprint, FirstContact
+from shardsync.ship.journals import TreeJournals
+from shardsync.ship.links import HardLinks
+from shardsync.ship.messages import Failure
+from shardsync.ship.observer import Unobserved
+from shardsync.ship.outcome import Outcome, RunResult, Trouble
+from shardsync.ship.root import RootGuard
+from shardsync.ship.syncer import Did, Syncer, Tick
+from shardsync.ship.transport import Listing
+from shardsync.ship.view import NodeView, TreeRoot
+from tests.support.clock import FakeClock
+from tests.support.nodes import local_node
+from tests.support.shipping import KEY
+from tests.support.sync import Instance
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def state(tmp_path: Path, clock: FakeClock) -> Iterator[StateWriter]:
+    """A state.db that knows the Node."""
+    writer = StateWriter.open(tmp_path / "state.db", clock=clock)
+    writer.know_node(KEY)
+    yield writer
+    writer.close()
+
+
+def _budget(
+    state: StateWriter, clock: FakeClock, limit: DeleteLimit, *, entries: int = 0
+) -> DeletionBudget:
+    async def count() -> int:
+        return entries
+
+    return DeletionBudget(key=KEY, limit=limit, state=state.read, count_entries=count, clock=clock)
+
+
+def _spend(budget: DeletionBudget, entries: int, *, allow: bool = False) -> bool:
+    """Whether the deletions may go."""
+    try:
+        asyncio.run(budget.spend(entries, allow=allow))
+    except TooManyDeletions:
+        return False
+    return True
+
+
+def test_a_number_is_the_limit_to_the_entry(state: StateWriter, clock: FakeClock) -> None:
+    """As many as max_delete go, one more does not, unless it is allowed."""
+    budget = _budget(state, clock, DeleteLimit(entries=10, share=None))
+    assert _spend(budget, 10)
+    assert not _spend(budget, 11)
+    assert _spend(budget, 11, allow=True)
+
+
+def test_a_share_counts_what_the_tree_had_before(state: StateWriter, clock: FakeClock) -> None:
+    """50% of 30 entries that were 60: the floor is passed, the share is not; one more is."""
+    limit = DeleteLimit(share=0.5, floor=10)
+    assert _spend(_budget(state, clock, limit, entries=0), 10)
+    assert _spend(_budget(state, clock, limit, entries=30), 30)
+    assert not _spend(_budget(state, clock, limit, entries=30), 31)
+
+
+def test_ten_minutes_are_counted_together(state: StateWriter, clock: FakeClock) -> None:
+    """What was really deleted counts against later Batches, and is forgotten in time."""
+    budget = _budget(state, clock, DeleteLimit(entries=10, share=None))
+    budget.note_deleted(6)
+    assert not _spend(budget, 5)
+    state.record(KEY, BatchRecord(deleted_entries=budget.take_deleted()))
+    assert budget.take_deleted() == 0
+    assert _spend(budget, 4)
+    assert not _spend(budget, 5)
+    clock.advance(599)
+    assert not _spend(budget, 5)
+    clock.advance(2)
+    assert _spend(budget, 5)
+
+
+def test_the_message_names_node_figure_and_limit(state: StateWriter, clock: FakeClock) -> None:
+    """An operator sees at once what happened and what to do."""
+    budget = _budget(state, clock, DeleteLimit(entries=2, share=None))
+    with pytest.raises(TooManyDeletions) as caught:
+        asyncio.run(budget.spend(3, allow=False))
+    assert str(caught.value) == (
+        "node web1: 3 deletions within 10 minutes are more than max_delete allows (2)"
+    )
+    assert "--allow-delete" in caught.value.remedy
+    assert caught.value.exit_code == 14
+
+
+class _Node:
+    """A Node that answers as told and keeps what it was handed: a hand-written Shipping."""
+
+    def __init__(self) -> None:
+        self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
+        self.shipped: list[tuple[list[bytes], list[bytes]]] = []
+
+    async def ship(
+        self,
+        paths: Sequence[bytes],
+        *,
+        purpose: Purpose,
+        gone: Sequence[bytes] = (),
+        deadline_seconds: float,
+        max_delete: int | None = None,
+    ) -> RunResult:
+        del purpose, deadline_seconds, max_delete
+        self.shipped.append((sorted(paths), sorted(gone)))
+        return self.result
+
+    def compare(
+        self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
+    ) -> Comparison:
+        raise AssertionError(f"nothing is compared here: {paths}, {purpose}, {deadline_seconds}")
+
+    async def count_deletions(
+        self, paths: Sequence[bytes], *, gone: Sequence[bytes], deadline_seconds: float
+    ) -> RunResult:
+        del paths, gone, deadline_seconds
+        return self.result
+
+    async def list_root(self) -> Listing:
+        names = tuple(sorted({path for paths, _ in self.shipped for path in paths}))
+        return Listing(names=names, is_missing=False, is_cut=False, result=self.result)
+
+    def breaks(self, trouble: Trouble) -> None:
+        """From now on every run comes to nothing."""
+        self.result = RunResult(
+            exit_code=12, outcome=Outcome.NOTHING, trouble=trouble, message="rsync exited 12: no"
+        )
+
+    def heals(self) -> None:
+        """From now on every run ships all."""
+        self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
+
+
+def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Node) -> Syncer:
+    settings = local_node(instance.folder / "node")
+    log = Log("test")
+    root = TreeRoot(guard=RootGuard(path=os.fsencode(instance.tree)))
+    view = NodeView(root=root, subtree=b"")
+    journals = TreeJournals(tree="main", state_dir=instance.state_dir, log=log)
+    instance.write_plan()
+    plan = read_plan(instance.state_dir.plan)
+    assert plan is not None
+    journals.follow(plan)
+    budget = _budget(state, clock, DeleteLimit(entries=5, share=None))
+    links = HardLinks(tree="main", view=view, state=state, clock=clock, log=log)
+    return Syncer(
+        node=settings,
+        journals=journals,
+        state=state,
+        delivery=Delivery(
+            node=settings,
+            transport=node,
+            view=view,
+            is_excluded=lambda _path, _is_dir: False,
+            has_excludes=False,
+            budget=budget,
+            limits=SyncSettings(),
+            slots=asyncio.Semaphore(1),
+            links=links,
+            log=log,
+        ),
+        first_contact=FirstContact(
+            node=settings,
+            journals=journals,
+            state=state,
+            transport=node,
+            view=view,
+            is_excluded=lambda _path, _is_dir: False,
+            fingerprint=Fingerprint(target="t", root="r", subtree="", filters=()),
+            clock=clock,
+            log=log,
+        ),
+        links=links,
+        budget=budget,
+        limits=SyncSettings(),
+        observer=Unobserved(),
+        clock=clock,
+        log=log,
+    )
+
+
+async def _until_idle(syncer: Syncer) -> Tick:
+    for _ in range(20):
+        tick = await syncer.tick()
+        if tick.did is Did.NOTHING:
+            return tick
+    raise AssertionError("it is never done")
+
+
+@pytest.fixture
+def instance(tmp_path: Path, clock: FakeClock) -> Instance:
+    """A Tree of one file, observed on the clock that only moves when told."""
+    made = Instance(tmp_path)
+    made.clock = clock  # type: ignore[assignment]  # it tells the time, as far as tests ask
+    (made.tree / "a").write_text("1")
+    return made
+
+
+def test_a_failing_node_backs_off_longer_each_time(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """1, 2, 4 ... 60 s, a quarter more or less; nothing is tried before; the first success ends
+    it, and the Cursor never moved meanwhile.
+    """
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        before = state.read.cursors(KEY)
+        instance.changed("a")
+        node.breaks(Trouble.PROTOCOL)
+        for attempts, seconds in enumerate((1, 2, 4, 8, 16, 32, 60, 60), start=1):
+            tick = await syncer.tick()
+            assert tick.did is Did.FAILED
+            assert 0.75 * seconds <= tick.wait_seconds <= 1.25 * seconds
+            row = state.read.nodes()[KEY]
+            assert (row.attempts, row.state) == (attempts, NodeState.BACKING_OFF)
+            assert row.last_error == "rsync exited 12: no"
+            tries = len(node.shipped)
+            clock.advance(0.7 * seconds)
+            assert (await syncer.tick()).did is Did.NOTHING
+            assert len(node.shipped) == tries
+            clock.advance(0.6 * seconds)
+        assert state.read.cursors(KEY) == before
+        node.heals()
+        assert (await syncer.tick()).did is Did.SHIPPED
+        assert state.read.nodes()[KEY].attempts == 0
+        assert state.read.cursors(KEY) != before
+
+    asyncio.run(work())
+
+
+def test_a_flush_tries_a_node_that_backs_off_at_once(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """`hurry` needs no waiting."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        instance.changed("a")
+        node.breaks(Trouble.TIMEOUT)
+        await syncer.tick()
+        node.heals()
+        assert (await syncer.tick()).did is Did.NOTHING
+        syncer.hurry()
+        assert (await syncer.tick()).did is Did.SHIPPED
+
+    asyncio.run(work())
+
+
+def test_a_clock_set_back_does_not_hold_a_node_for_years(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """A Node is looked at again after one and a half times the longest back-off at most."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        instance.changed("a")
+        node.breaks(Trouble.TIMEOUT)
+        await syncer.tick()
+        clock.set_wall(clock.wall_us() - 10**15)
+        assert (await syncer.tick()).wait_seconds <= 90.0
+
+    asyncio.run(work())
+
+
+def test_one_path_that_fails_waits_alone(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """The Cursor moves on in the same step that opens the path's work; 5, 10, 20 s between."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        position = instance.changed("a")
+        node.result = RunResult(
+            exit_code=23,
+            outcome=Outcome.PARTIAL,
+            trouble=Trouble.PATHS,
+            failed={b"a": Failure(reason="Permission denied (13)")},
+        )
+        for attempts, seconds in enumerate((5, 10, 20), start=1):
+            await syncer.tick()
+            assert state.read.cursors(KEY)["main-00"].position == position
+            (row,) = state.read.work(KEY)
+            assert (row.path, row.attempts) == (b"a", attempts)
+            assert row.last_error == "Permission denied (13)"
+            waits = (row.not_before - clock.wall_us()) / 1e6
+            assert 0.75 * seconds <= waits <= 1.25 * seconds
+            assert (await syncer.tick()).did is Did.NOTHING
+            clock.advance(1.3 * seconds)
+        node.heals()
+        await syncer.tick()
+        assert state.read.work(KEY) == []
+        assert (await syncer.tick()).did is Did.NOTHING
+        assert state.read.nodes()[KEY].last_error == ""
+
+    asyncio.run(work())
+
+
+def test_a_run_that_does_not_tell_what_failed_is_halved(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """Down to the single path, which then waits; none is called shipped that was not."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        (instance.tree / "b").write_text("1")
+        instance.changed("a", "b", "gone")
+        node.shipped.clear()
+        node.breaks(Trouble.UNATTRIBUTED)
+        await syncer.tick()
+        assert node.shipped == [
+            ([b"a", b"b"], [b"gone"]),
+            ([b"a"], []),
+            ([b"b"], [b"gone"]),
+            ([b"b"], []),
+            ([], [b"gone"]),
+        ]
+        assert [item.path for item in state.read.work(KEY)] == [b"a", b"b", b"gone"]
+
+    asyncio.run(work())
