@@ -107,14 +107,15 @@ class Found:
 
     `suspects`: directories that changed under the scan, to be listed again;
     `unwatched`: where watches ran out, the topmost; `appeared`: files of new
-    directories, to be journaled unless still being written.
+    directories, to be journaled unless still being written; `refused`: what
+    cannot be entered (no permission, a path too long), and why.
     """
 
     directories: list[DirectoryRow] = field(default_factory=list)
     suspects: set[int] = field(default_factory=set)
     unwatched: dict[bytes, Task] = field(default_factory=dict)
     appeared: list[bytes] = field(default_factory=list)
-    refused: dict[bytes, str] = field(default_factory=dict)
+    refused: dict[bytes, tuple[Task, str]] = field(default_factory=dict)
 
 
 class Scanner:
@@ -366,4 +367,4 @@ class Scanner:
             if task.parent != TOP:
                 self.found.suspects.add(task.parent)
             return
-        self.found.refused[task.path] = os.strerror(error.errno or 0)
+        self.found.refused[task.path] = (task, os.strerror(error.errno or 0))

@@ -116,6 +116,7 @@ class Territory:
         self._scanner.abandon()
         self._scanner.found.suspects.clear()
         self._scanner.found.unwatched.clear()
+        self._scanner.found.refused.clear()
         self._table.begin_round()
         self.catching_up = True
         for prefix in self.tops:
@@ -297,7 +298,7 @@ class Territory:
         elif error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             self.missed_directory(task.parent)
         else:
-            self._scanner.found.refused[task.path] = os.strerror(error.errno or 0)
+            self._scanner.found.refused[task.path] = (task, os.strerror(error.errno or 0))
 
     def _rule(self, *, device: int, everything: bool) -> Rule:
         """For a subtree that appears while following: made just now, or moved in just now."""

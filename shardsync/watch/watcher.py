@@ -110,6 +110,7 @@ class Watcher:
         self._log = log
         self._wake_fd = wake_fd
         self._said = ChangeOnly(clock=clock)
+        self._refused_said = ChangeOnly(clock=clock, repeat_seconds=3600.0)
         self._poller = select.poll()
         self._watermark_us: int | None = None
         self._committed_us = 0
@@ -356,6 +357,14 @@ class Watcher:
                 remedy="raise fs.inotify.max_user_watches",
             )
 
+    def _say_refused(self) -> None:
+        """Directories that cannot be entered are tried again with each poll, and never silent."""
+        refused = self._scanner.found.refused
+        if refused:
+            path, (_, why) = next(iter(refused.items()))
+            if self._refused_said.is_due(f"{len(refused)} {path!r} {why}"):
+                self._log.warning("directory.refused", count=len(refused), first=path, why=why)
+
     def _say_how_far(self) -> None:
         now = self._clock.monotonic()
         if now - self._last_scan_log >= _SCAN_LOG_SECONDS:
@@ -364,8 +373,8 @@ class Watcher:
 
     def _poll_unwatched(self, now: float) -> None:
         """Look at what cannot be watched; watch it if watches are to be had again."""
-        unwatched = self._scanner.found.unwatched
-        if not unwatched or self._scanner.is_open or self._territory.catching_up:
+        unwatched, refused = self._scanner.found.unwatched, self._scanner.found.refused
+        if not (unwatched or refused) or self._scanner.is_open or self._territory.catching_up:
             return
         if now - self._last_poll < POLL_SECONDS and not self._poll_wanted:
             return
@@ -374,8 +383,9 @@ class Watcher:
         self._poll_wanted = False
         self._last_poll = now
         self._scanner.polled = 0
-        tasks = list(unwatched.values())
+        tasks = [*unwatched.values(), *(task for task, _ in refused.values())]
         unwatched.clear()
+        refused.clear()
         for task in tasks:
             folder = self._territory.path(task.parent) if task.parent != TOP else b""
             if folder is not None:
@@ -435,6 +445,7 @@ class Watcher:
             self._look_at_root()
             if self._drained and not self._fold.unpaired and not self._scanner.is_open:
                 self._territory.give_up_outside()
+        self._say_refused()
         self._poll_unwatched(now)
         if now - self._last_heartbeat >= HEARTBEAT_SECONDS:
             self._last_heartbeat = now

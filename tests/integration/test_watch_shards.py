@@ -296,3 +296,42 @@ def test_a_second_copy_of_a_slot_waits_and_takes_over(programs: Programs) -> Non
     second.send_signal(signal.SIGTERM)
     assert second.wait(20) == 0
     programs.log_has("clean=True")
+
+
+class Refusing:
+    """inotify_add_watch that refuses one path, as for want of permission."""
+
+    def __init__(self, *, real: object, path: bytes) -> None:
+        self.path: bytes | None = path
+        self._real = real
+
+    def __call__(self, fd: int, path: bytes, mask: int) -> int:
+        if path == self.path:
+            ctypes.set_errno(errno.EACCES)
+            return -1
+        wd: int = self._real(fd, path, mask)  # type: ignore[operator]
+        return wd
+
+
+def test_a_directory_that_cannot_be_entered_is_tried_again(tmp_path: Path) -> None:
+    """It delays only itself; once it can be entered, all of it is journaled and watched."""
+    watching = Watching(tmp_path)
+    (watching.root / "closed/x").mkdir(parents=True)
+    (watching.root / "open").mkdir()
+    time.sleep(0.15)
+    watcher = watching.begin()
+    refusing = Refusing(
+        real=watcher._inotify._add_watch, path=os.fsencode(watching.root / "closed")
+    )
+    watcher._inotify._add_watch = refusing  # type: ignore[assignment]
+    watching.quiet()
+    (watching.root / "open/f").write_text("x")
+    assert b"open/f" in watching.paths()
+    refusing.path = None
+    (watching.root / "closed").chmod(0o755)
+    watcher._last_poll = -watcher_module.POLL_SECONDS
+    watching.quiet()
+    assert ("tree", b"closed") in watching.seen()
+    (watching.root / "closed/x/f").write_text("x")
+    assert watching.seen() == {("entry", b"closed/x/f")}
+    watching.close()
