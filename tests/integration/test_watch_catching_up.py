@@ -137,6 +137,7 @@ def test_a_watcher_killed_in_its_first_scan_loses_nothing(watching: Watching) ->
     watching.begin()
     watching.drop()
     (watching.root / "a/b/meanwhile").write_text("x")
+    time.sleep(0.2)
     watching.start()
     assert b"a/b/meanwhile" in {c.path for c in watching.changes()}
 
@@ -211,6 +212,19 @@ def test_a_flush_touched_during_a_gap_is_answered(small_queue: None, watching: W
     watching.quiet()
     watching.quiet()
     assert "flush-lost" in watching.cookies()
+
+
+def test_a_flush_waits_for_an_open_scan(watching: Watching) -> None:
+    """What came before it may lie in a directory that the scan has not come to."""
+    for number in range(3000):
+        (watching.root / f"many/{number}").mkdir(parents=True)
+    watching.begin()
+    watching.touch("flush-early")
+    watching.tick(0)
+    assert watching.progress().state is ShardState.SCANNING
+    assert watching.cookies() == {}
+    watching.quiet()
+    assert list(watching.cookies()) == ["flush-early"]
 
 
 def test_a_lost_root_halts_and_its_return_is_caught_up_with(watching: Watching) -> None:
