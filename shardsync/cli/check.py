@@ -51,16 +51,16 @@ def check(call: Invocation, tree: str | None, nodes: tuple[str, ...], show_comma
         say(f"warning: {warning}")
     if show_command:
         for node in chosen:
-            say(f"{printable_text(node.name)}: {command_line(node)}")
+            say(f"{call.called((node.key,))}: {command_line(node)}")
     tried = asyncio.run(_try_all(call, chosen))
     for result in tried:
         notes = f" ({', '.join(result.notes)})" if result.notes else ""
         verdict = f"FAILED: {printable_text(result.trouble)}" if result.trouble else "answers"
-        say(f"node {printable_text(result.node.name)} {result.node.target}: {verdict}{notes}")
-    failed = [printable_text(result.node.name) for result in tried if result.trouble]
+        say(f"node {call.called((result.node.key,))} {result.node.target}: {verdict}{notes}")
+    failed = [result.node.key for result in tried if result.trouble]
     if failed:
         raise NodeUnreachable(
-            f"check: {', '.join(failed)} failed",
+            f"check: {call.called(failed)} failed",
             hint="what rsync said stands above; `shardsync check --show-command` prints its line",
         )
 

@@ -11,7 +11,6 @@ from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import config_option, duration, examples, node_option, tree_option
 from shardsync.cli.output import Meter, say
 from shardsync.errors import NodesFailed
-from shardsync.escape import printable_text
 from shardsync.journal.requests import Request, RequestKind, new_request_id
 from shardsync.units import human_duration
 
@@ -51,8 +50,7 @@ def flush(call: Invocation, tree: str | None, nodes: tuple[str, ...], timeout: f
         deadline_us=call.clock.wall_us() + int(left * 1_000_000),
     )
     Asker(call=call).ask(request, title="flush")
-    names = ", ".join(printable_text(key[1]) for key in keys)
-    say(f"flushed {names} in {human_duration(call.clock.monotonic() - began)}")
+    say(f"flushed {call.called(keys)} in {human_duration(call.clock.monotonic() - began)}")
 
 
 def wait_for_watchers(

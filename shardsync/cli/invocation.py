@@ -116,6 +116,21 @@ class Invocation:
             )
         return tuple(key for key in known if not names or key[1] in names)
 
+    def one_node(self, tree: str | None, name: str) -> NodeKey:
+        """The Node of that name. Raises UsageError: unknown, or several Trees have one."""
+        keys = self.nodes(tree, (name,))
+        if len(keys) > 1:
+            trees = _listed(key[0] for key in keys)
+            raise UsageError(
+                f"node {_shown(name)}: which tree?", hint=f"say --tree with one of: {trees}"
+            )
+        return keys[0]
+
+    def called(self, keys: Iterable[NodeKey]) -> str:
+        """These Nodes for people: with their Tree where there are several Trees."""
+        several = len(self.known_trees()) > 1
+        return _listed(f"{tree}/{name}" if several else name for tree, name in keys)
+
     def root(self, tree: str) -> Path | None:
         """A Tree's root, None where the settings cannot tell."""
         settings = self.lenient_settings

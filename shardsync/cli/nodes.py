@@ -21,17 +21,17 @@ from shardsync.journal.requests import Request, RequestKind, new_request_id
 @click.pass_obj
 def pause(call: Invocation, node: str, tree: str | None, seconds: float | None) -> None:
     """Send nothing to NODE any more; its changes are kept and sent on resume."""
-    call.nodes(tree, (node,))
+    key = call.one_node(tree, node)
     until = None if seconds is None else call.clock.wall_us() + int(seconds * 1_000_000)
     request = Request(
         id=new_request_id(),
         kind=RequestKind.PAUSE,
-        tree=tree or "",
+        tree=key[0],
         nodes=(node,),
         until_us=until,
     )
     Asker(call=call).ask(request, title="pause")
-    say(f"paused {printable_text(node)}")
+    say(f"paused {call.called((key,))}")
 
 
 @click.command(
@@ -69,18 +69,20 @@ def resume(
         raise UsageError("which node?", hint="name it, or say --accept-root for a halted tree")
     if accept_root and (node is not None or allow_delete or adopt):
         raise UsageError("--accept-root is for a whole tree", hint="resume the node after it")
-    nodes = () if node is None else (node,)
-    if accept_root:
+    if node is None:
         tree = call.one_tree(tree)
-    call.nodes(tree, nodes)
+        resumed = f"tree {printable_text(tree)}"
+    else:
+        key = call.one_node(tree, node)
+        tree, resumed = key[0], call.called((key,))
     request = Request(
         id=new_request_id(),
         kind=RequestKind.RESUME,
-        tree=tree or "",
-        nodes=nodes,
+        tree=tree,
+        nodes=() if node is None else (node,),
         allow_delete=allow_delete,
         adopt=adopt,
         accept_root=accept_root,
     )
     Asker(call=call).ask(request, title="resume")
-    say(f"resumed {printable_text(node or f'tree {tree}')}")
+    say(f"resumed {resumed}")

@@ -15,7 +15,6 @@ from shardsync.cli.options import (
     tree_option,
 )
 from shardsync.cli.output import say
-from shardsync.escape import printable_text
 from shardsync.journal.requests import Request, RequestKind, new_request_id
 
 
@@ -52,4 +51,4 @@ def reconcile(
         say("reconcile begun: `shardsync status` shows how far it is")
         return
     asker.ask(request, title="reconcile")
-    say("reconciled " + ", ".join(printable_text(key[1]) for key in keys))
+    say(f"reconciled {call.called(keys)}")

@@ -21,7 +21,7 @@ from shardsync.cli.output import counted, say, tell
 from shardsync.cli.since import Since, parse_since, positions_since, reach_back, refuse_too_old
 from shardsync.clock import rfc3339
 from shardsync.errors import NotRunning, UsageError
-from shardsync.escape import printable, printable_text
+from shardsync.escape import printable
 from shardsync.journal.plan import PlannedShard, covers
 from shardsync.journal.reader import JournalReader
 from shardsync.journal.records import Cursor, NodeKey
@@ -93,7 +93,7 @@ def replay(
         say("replay begun: `shardsync status` shows how far it is")
         return
     answer = asker.ask(request, title="replay")
-    say(f"replayed {counted(answer.total, 'change')} to {_names(keys)}")
+    say(f"replayed {counted(answer.total, 'change')} to {call.called(keys)}")
 
 
 def _refuse_too_old(
@@ -159,7 +159,7 @@ def _list(
         paths.update(path for path in _paths(call, shard, starts[shard.id]) if covers(below, path))
     for path in sorted(paths):
         say(printable(path) or "./")
-    tell(f"{counted(len(paths), 'path')} would be sent to {_names(keys)}")
+    tell(f"{counted(len(paths), 'path')} would be sent to {call.called(keys)}")
 
 
 def _start_where_nodes_were(
@@ -178,7 +178,3 @@ def _paths(call: Invocation, shard: PlannedShard, after: int) -> Iterator[bytes]
             after = rows[-1][0]
             for row in rows:
                 yield row[1]
-
-
-def _names(keys: tuple[NodeKey, ...]) -> str:
-    return ", ".join(printable_text(key[1]) for key in keys) or "no node"

@@ -65,8 +65,8 @@ def verify(
     if as_json:
         print_json({"nodes": [_document(verdict) for verdict in verdicts]})
     for verdict in verdicts:
-        _show(verdict, quiet=as_json)
-    _judge(verdicts)
+        _show(call.called((verdict.node.key,)), verdict, quiet=as_json)
+    _judge(call, verdicts)
 
 
 async def _verify_all(
@@ -157,9 +157,8 @@ def _document(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _show(verdict: Verdict, *, quiet: bool) -> None:
+def _show(name: str, verdict: Verdict, *, quiet: bool) -> None:
     """`quiet`: the JSON holds it; only what went wrong is told beside."""
-    name = printable_text(verdict.node.name)
     if verdict.failed is not None:
         tell(f"{name}: not compared: {printable_text(verdict.failed.message)}")
     if quiet:
@@ -176,18 +175,18 @@ def _show(verdict: Verdict, *, quiet: bool) -> None:
         say(f"  ... and {len(verdict.different) - _SHOWN:,} more (--json prints all)")
 
 
-def _judge(verdicts: list[Verdict]) -> None:
+def _judge(call: Invocation, verdicts: list[Verdict]) -> None:
     """Raise what the exit code must say: a Node that was not compared weighs more."""
     failed = [verdict for verdict in verdicts if verdict.failed is not None]
     unreachable = [v for v in failed if v.failed is not None and v.failed.trouble not in OURS]
     if unreachable:
-        raise NodeUnreachable(f"verify: not compared: {_names(unreachable)}")
+        raise NodeUnreachable(f"verify: not compared: {_names(call, unreachable)}")
     if failed:
-        raise NodesFailed(f"verify: not compared: {_names(failed)}")
+        raise NodesFailed(f"verify: not compared: {_names(call, failed)}")
     different = [verdict for verdict in verdicts if not verdict.is_identical]
     if different:
-        raise DifferencesFound(f"verify: different: {_names(different)}")
+        raise DifferencesFound(f"verify: different: {_names(call, different)}")
 
 
-def _names(verdicts: list[Verdict]) -> str:
-    return ", ".join(printable_text(verdict.node.name) for verdict in verdicts)
+def _names(call: Invocation, verdicts: list[Verdict]) -> str:
+    return call.called(verdict.node.key for verdict in verdicts)

@@ -293,3 +293,28 @@ def test_a_replay_with_gaps_is_refused(
     since = Since(at_us=START - HOUR)
     with pytest.raises(SinceTooOld):
         refuse_too_old(since, reach, oldest_kept_us=oldest_kept_us, was_followed=bool(followed))
+
+
+def test_a_node_of_two_trees_must_be_told_apart(
+    made: HandMade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pause web1` never stops a Node that was not meant; with --tree it names which."""
+    for name in ("docs", "docs-web1"):
+        (made.folder / name).mkdir()
+    (made.folder / "shardsync.toml").write_text(
+        f'[[tree]]\nname = "main"\nroot = "{made.root}"\n'
+        f'[[tree]]\nname = "docs"\nroot = "{made.folder}/docs"\n'
+        f'[state]\ndir = "{made.state.path}"\n'
+        f'[[node]]\nname = "web1"\ntree = "main"\ntarget = "{made.folder}/web1"\n'
+        f'[[node]]\nname = "web1"\ntree = "docs"\ntarget = "{made.folder}/docs-web1"\n'
+    )
+    made.hold("sync")
+    with Daemons(made) as daemons:
+        assert run(["pause", "web1"]) == 2
+        assert run(["resume", "web1", "--adopt"]) == 2
+        assert run(["resume", "--accept-root"]) == 2
+        assert run(["pause", "web1", "--tree", "docs"]) == 0
+    assert [(request.tree, request.nodes) for request in daemons.seen] == [("docs", ("web1",))]
+    printed = capsys.readouterr()
+    assert printed.out == "paused docs/web1\n"
+    assert "say --tree with one of: main, docs" in printed.err
