@@ -21,14 +21,11 @@ from shardsync.layout import StateDirectory
 from shardsync.model import NodeState, ShardState
 from shardsync.observe.lag import Lag, LagMeter
 from shardsync.observe.liveness import Liveness
-from shardsync.observe.status import (
-    NodeStatus,
-    ShardStatus,
-    Status,
-    TreeStatus,
-    tree_state,
-)
+from shardsync.observe.status import NodeStatus, ShardStatus, Status, TreeStatus, tree_state
+from shardsync.units import human_duration
 
+_SILENT_SECONDS = 60.0
+"""Six heartbeats of a Watcher."""
 _SCANNING = frozenset({ShardState.STARTING, ShardState.SCANNING})
 
 
@@ -120,12 +117,22 @@ class StatusReader:
             epoch=epochs[-1].number if epochs else None,
             overflows=progress.overflows,
             journal_bytes=reader.file_bytes(),
-            last_error=progress.last_error,
+            last_error=self._silence(progress, pid) or progress.last_error,
             changes_total=progress.changes_total,
             scan_done=progress.scan_done,
             scan_ratio=_scan_ratio(progress),
             epochs=tuple((epoch.number, epoch.reason) for epoch in epochs),
         )
+
+    def _silence(self, progress: Progress, pid: int | None) -> str:
+        """What to say of a Watcher that lives and does nothing: stopped by a signal, or stuck.
+
+        A new process that has not written yet still shows the figures of the old one.
+        """
+        if not pid or progress.pid != pid or not progress.heartbeat_us:
+            return ""
+        seconds = (self._clock.wall_us() - progress.heartbeat_us) / 1_000_000
+        return f"no heartbeat for {human_duration(seconds)}" if seconds > _SILENT_SECONDS else ""
 
     def _trees(
         self, shards: tuple[ShardStatus, ...], problems: list[str]

@@ -28,7 +28,6 @@ from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.messages import FailureKind
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
-from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView
 
@@ -132,7 +131,7 @@ class Delivery:
         has_excludes: bool,
         budget: DeletionBudget,
         limits: SyncSettings,
-        slots: RsyncSlots,
+        slots: contextlib.AbstractAsyncContextManager[None],
         links: HardLinks,
         log: Log,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
@@ -174,6 +175,33 @@ def test_status_works_with_a_wrong_settings_file(
     assert document["trees"] == [{"name": "main", "root": None, "state": "ok"}]
     assert [node["name"] for node in document["nodes"]] == ["web1"]
     assert "no_such_key" in printed.err
+
+
+def test_a_watcher_that_is_stuck_is_told(
+    made: HandMade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process that lives without a heartbeat is no well Shard: exit 14, with the reason."""
+    _follow(made)
+    made.hold(*ALL_LOCKS)
+    made.journals["main-00"].commit(progress={"pid": own_pid(), "heartbeat_us": START})
+    assert run(["status"]) == 14
+    assert "no heartbeat for " in capsys.readouterr().out
+    made.journals["main-00"].commit(progress={"pid": own_pid() + 1})
+    assert run(["status"]) == 0
+
+
+def test_another_users_state_is_not_called_down(
+    made: HandMade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the locks cannot be looked at nobody knows what runs: 14 and the reason, never 16."""
+    made.write_settings(more="[sync]\nno_such_key = 1")
+    shutil.rmtree(made.state.path)
+    made.state.path.write_text("no directory")
+    assert run(["status", "--json"]) == 14
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"trees": [], "shards": [], "nodes": []}
+    assert "run this as the user that the daemons run as" in printed.err
+    assert run(["flush"]) == 12
 
 
 def test_lag_counts_rows_and_open_work(made: HandMade) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shardsync.cli.main import run
+from shardsync.control.memory import MEMORY_FILE, Memory, write_memory
 from shardsync.journal.records import BatchRecord, Compare, Cursor, Work, WorkReason
 from shardsync.model import Kind, Scope
 from tests.support.clock import FakeClock
@@ -211,3 +212,17 @@ def test_a_since_that_leads_nowhere(
     journal.prune(before_us=START + 1, max_bytes=1 << 40)
     assert run(["journal", "--since", since]) == code
     assert capsys.readouterr().out == ""
+
+
+def test_trace_works_with_a_wrong_settings_file(
+    made: HandMade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An absolute path is understood by the root that was last observed."""
+    _file(made, "a/b")
+    made.add_shard().commit([change(b"a/b")])
+    made.write_settings(more="[sync]\nno_such_key = 1")
+    write_memory(made.state.path / MEMORY_FILE, Memory(roots={"main": str(made.root)}))
+    assert run(["trace", str(made.root / "a/b"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["path"], document["position"], document["nodes"]) == ("a/b", START, [])
+    assert document["modified_at"] == "2023-11-14T22:13:19.000000Z"
