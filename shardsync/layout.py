@@ -35,6 +35,10 @@ class StateDirectory:
         """Files touched to mark a moment in every Watcher's kernel queue."""
         return self.path / "cookies"
 
+    def accept_root(self, tree: str) -> Path:
+        """The cookie that tells a Tree's Watchers that its root, as it stands, was accepted."""
+        return self.cookies / f"accept-root-{tree}"
+
     @property
     def requests(self) -> Path:
         """Spool: one JSON file per request to the sync process, made by the CLI."""

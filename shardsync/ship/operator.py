@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
@@ -19,6 +18,7 @@ from shardsync.journal.plan import covers
 from shardsync.journal.records import Compare, Cursor, NodeKey, NodeRow, Work, WorkReason
 from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.journal.state_writer import StateWriter
+from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import Scope
 from shardsync.ship.first_contact import FirstContact
@@ -69,13 +69,13 @@ class Operator:
     def __init__(
         self,
         *,
-        spool: Path,
+        state_dir: StateDirectory,
         state: StateWriter,
         stations: Mapping[NodeKey, Station],
         clock: Clock,
         log: Log,
     ) -> None:
-        self._spool = spool
+        self._state_dir = state_dir
         self._state = state
         self._stations = stations
         self._clock = clock
@@ -116,7 +116,7 @@ class Operator:
         Trouble with a Journal or state.db keeps the request for the next tick.
         """
         try:
-            for path, request in requests.receive(self._spool):
+            for path, request in requests.receive(self._state_dir.requests):
                 if isinstance(request, str):
                     self._log.warning("request.unreadable", file=path.name, error=request)
                 else:
@@ -172,10 +172,10 @@ class Operator:
 
     def _resume(self, request: Request, stations: list[Station]) -> None:
         if request.accept_root:
-            for root in {id(station.root): station.root for station in stations}.values():
-                trouble = root.accept()
-                if trouble is not None:
-                    raise NodesFailed(trouble.message)
+            self._accept_roots(request, stations)
+            if not request.nodes:
+                self._answer(request)
+                return
         rows = self._state.read.nodes()
         now = self._clock.wall_us()
         for station in stations:
@@ -197,6 +197,20 @@ class Operator:
                 station.first_contact.reconcile(request=request.id)
             station.syncer.wake()
         self._answer(request)
+
+    def _accept_roots(self, request: Request, stations: list[Station]) -> None:
+        """Take each Tree's root as it stands now; its Watchers are told, its Nodes compared."""
+        rows = self._state.read.nodes()
+        for tree in {station.key[0] for station in stations}:
+            mine = [station for station in stations if station.key[0] == tree]
+            trouble = mine[0].root.accept()
+            if trouble is not None:
+                raise NodesFailed(f"tree {tree}: {trouble.message}")
+            self._state_dir.accept_root(tree).touch(mode=0o600)
+            for station in mine:
+                if rows[station.key].contacted:
+                    station.first_contact.reconcile(request=request.id)
+                station.syncer.wake()
 
     def _begin_flush(self, request: Request, stations: list[Station]) -> None:
         """Wait for the Positions that the Watchers acknowledged, and for what retired Shards hold.

@@ -105,7 +105,7 @@ class SyncService:
         self._build()
         self._follow_plan()
         operator = Operator(
-            spool=self._state_dir.requests,
+            state_dir=self._state_dir,
             state=self._state,
             stations={key: post.station for key, post in self._posts.items()},
             clock=self._clock,

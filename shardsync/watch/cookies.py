@@ -22,6 +22,9 @@ class Cookies:
         self._folder = folder
         self._heartbeat = b"heartbeat-" + shard.encode("ascii")
         self._stop = b"stop-" + shard.encode("ascii")
+        # As StateDirectory.accept_root names it; a Shard's id is its Tree's name and a number.
+        self._accept_root = b"accept-root-" + shard.rpartition("-")[0].encode("ascii")
+        self._root_accepted = False
         self._plan_changed = False
         self._answered: set[str] = set()
 
@@ -33,6 +36,8 @@ class Cookies:
             self.stop_seen = True
         elif name.startswith(_PLAN):
             self._plan_changed = True
+        elif name == self._accept_root:
+            self._root_accepted = True
         elif name == self._heartbeat:
             try:
                 return os.stat(self._folder + b"/" + name).st_mtime_ns // 1000
@@ -50,6 +55,11 @@ class Cookies:
         """Whether a new Plan was announced since the last call."""
         changed, self._plan_changed = self._plan_changed, False
         return changed
+
+    def take_root_accepted(self) -> bool:
+        """Whether an operator accepted the root as it stands since the last call."""
+        accepted, self._root_accepted = self._root_accepted, False
+        return accepted
 
     def touch_heartbeat(self) -> bool:
         """Put a mark into the queue; False where the disk refuses."""

@@ -464,6 +464,9 @@ class Watcher:
 
     def _look_at_root(self) -> None:
         """The root missing, or an empty mount point in its place: halted until it is back."""
+        if self._cookies.take_root_accepted():
+            self._log.warning("root.accepted", root=self._root)
+            self._root_seen = None
         if not self._is_root_there():
             if self.state is not ShardState.HALTED:
                 self._log.error("root.lost", root=self._root)

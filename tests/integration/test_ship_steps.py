@@ -28,6 +28,7 @@ from shardsync.ship.messages import Failure
 from shardsync.ship.observer import Unobserved
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.root import RootGuard
+from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.syncer import Did, Syncer, Tick
 from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView, TreeRoot
@@ -182,7 +183,7 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
             has_excludes=False,
             budget=budget,
             limits=SyncSettings(),
-            slots=asyncio.Semaphore(1),
+            slots=RsyncSlots(limit=1, observer=Unobserved()),
             links=links,
             log=log,
         ),

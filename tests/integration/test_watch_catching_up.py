@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,6 +242,25 @@ def test_a_lost_root_halts_and_its_return_is_caught_up_with(watching: Watching) 
     assert watching.epochs() == ["first_start", "root_lost"]
     (watching.root / "c/new").write_text("x")
     assert watching.paths() == {b"c/new"}
+
+
+@pytest.mark.root
+def test_another_file_system_at_the_root_is_followed_once_accepted(watching: Watching) -> None:
+    """An empty mount over the root halts; `resume --accept-root` makes it the root."""
+    watching.start()
+    watching.changes()
+    subprocess.run(["mount", "-t", "tmpfs", "none", watching.root], check=True, timeout=30)
+    try:
+        until(watching, ShardState.HALTED)
+        assert watching.changes() == []
+        watching.touch(watching.state.accept_root("main").name)
+        until(watching, ShardState.FOLLOWING)
+        watching.seen()
+        (watching.root / "new").write_text("x")
+        assert watching.paths() == {b"new"}
+    finally:
+        watching.close()
+        subprocess.run(["umount", watching.root], check=True, timeout=30)
 
 
 def test_a_root_that_is_missing_at_the_start_is_waited_for(watching: Watching) -> None:
