@@ -38,7 +38,8 @@ class Daemons:
         return program is not None and program.is_up
 
     def require_sync(self) -> None:
-        """Raise NotRunning where nobody would answer a request."""
+        """Raise NotRunning where nobody would answer, StateUnusable where we may not even look."""
+        self._call.require_state()
         if self.is_sync_coming():
             return
         if self.programs():

@@ -22,7 +22,7 @@ from shardsync.journal.records import NodeKey
 from shardsync.journal.state_reader import StateReader
 from shardsync.layout import StateDirectory
 from shardsync.observe.liveness import Liveness
-from shardsync.observe.reader import StatusReader
+from shardsync.observe.reader import StatusReader, observed_roots
 
 
 class Invocation:
@@ -99,6 +99,7 @@ class Invocation:
         """The Nodes of the settings, or of state.db where the settings are wrong."""
         if self.lenient_settings is not None:
             return tuple(node.key for node in self.lenient_settings.nodes)
+        self.require_state()
         if not self.state.state_db.exists():
             return ()
         with contextlib.closing(StateReader(self.state.state_db)) as reader:
@@ -132,9 +133,11 @@ class Invocation:
         return _listed(f"{tree}/{name}" if several else name for tree, name in keys)
 
     def root(self, tree: str) -> Path | None:
-        """A Tree's root, None where the settings cannot tell."""
-        settings = self.lenient_settings
-        return None if settings is None else settings.tree(tree).root
+        """A Tree's root: of the settings, else as last observed; None where neither tells."""
+        if self.lenient_settings is not None:
+            return self.lenient_settings.tree(tree).root
+        root = observed_roots(self.state).get(tree)
+        return None if root is None else Path(root)
 
     def tree_path(self, argument: str, tree: str | None) -> tuple[str, bytes]:
         """(Tree, path relative to its root) of a PATH argument. Raises UsageError.
@@ -151,13 +154,18 @@ class Invocation:
         return self.one_tree(tree), b"" if relative == b"." else relative
 
     def require_state(self) -> None:
-        """Raise StateUnusable where the state directory cannot be looked into."""
+        """Raise StateUnusable where the state directory is another user's; missing is no trouble.
+
+        Without a look at its locks, all that runs there would seem to be down.
+        """
         try:
             os.listdir(self.state.path)
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise StateUnusable(
                 f"state directory {self.state.path}: {error.strerror}",
-                hint="start with `shardsync up`, as the user that the daemons run as",
+                hint="run this as the user that the daemons run as",
             ) from error
 
     def _below_root(self, path: bytes, tree: str | None) -> tuple[str, bytes]:

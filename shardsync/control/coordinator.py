@@ -16,7 +16,7 @@ from typing import Protocol
 from shardsync.clock import Clock
 from shardsync.config.settings import Settings
 from shardsync.control.journals import Journals
-from shardsync.control.memory import Memory, read_memory, write_memory
+from shardsync.control.memory import MEMORY_FILE, Memory, read_memory, write_memory
 from shardsync.control.partition import allot, cut
 from shardsync.control.planner import (
     Fresh,
@@ -114,7 +114,7 @@ class Coordinator:
         self._slots = slots
         self._count = count
         self._processors = processors
-        self._memory_file = state.path / "coordinator.json"
+        self._memory_file = state.path / MEMORY_FILE
         self._trouble = ChangeOnly(clock=clock)
         self._counted: tuple[float, Counts] | None = None
         self._pruned_at: float | None = None

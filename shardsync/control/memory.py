@@ -14,6 +14,9 @@ from pathlib import Path
 from shardsync.files import replace_file
 from shardsync.model import ShardId
 
+MEMORY_FILE = "coordinator.json"
+"""Its name in the state directory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:

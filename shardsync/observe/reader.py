@@ -7,10 +7,12 @@ read: a part that fails leaves gaps, never an exception.
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 
 from shardsync.clock import Clock
 from shardsync.config.settings import Settings
+from shardsync.control.memory import MEMORY_FILE, read_memory
 from shardsync.errors import StateUnusable
 from shardsync.journal.plan import Plan, PlannedShard, read_plan
 from shardsync.journal.progress import Progress
@@ -50,6 +52,8 @@ class StatusReader:
     def read(self) -> Status:
         """How everything is doing now. Never raises for what is missing or damaged."""
         problems: list[str] = []
+        if not self._may_look(problems):
+            return Status(problems=tuple(problems))
         plan = self._plan(problems)
         self._forget_all_but(plan)
         shards = tuple(self._shard(shard) for shard in plan.observing())
@@ -73,6 +77,20 @@ class StatusReader:
             reader.close()
         self._journals.clear()
         self._database.close()
+
+    def _may_look(self, problems: list[str]) -> bool:
+        """Whether the locks can be looked at: another user's would all seem free."""
+        try:
+            os.listdir(self._state.path)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            problems.append(
+                f"state directory {self._state.path}: {error.strerror}:"
+                " run this as the user that the daemons run as"
+            )
+            return False
+        return True
 
     def _plan(self, problems: list[str]) -> Plan:
         try:
@@ -138,6 +156,7 @@ class StatusReader:
         self, shards: tuple[ShardStatus, ...], problems: list[str]
     ) -> tuple[TreeStatus, ...]:
         roots: dict[str, str | None] = dict.fromkeys(shard.tree for shard in shards)
+        roots.update(observed_roots(self._state))
         if self._settings is not None:
             roots = {tree.name: str(tree.root) for tree in self._settings.trees}
         found = []
@@ -202,6 +221,11 @@ class StatusReader:
             seconds = round(lag.seconds(self._clock.wall_us()), 6)
             found = replace(found, lag_seconds=seconds, lag_changes=lag.changes)
         return found
+
+
+def observed_roots(state: StateDirectory) -> dict[str, str]:
+    """Tree -> root, as the Coordinator last observed them: for when the settings cannot tell."""
+    return dict(read_memory(state.path / MEMORY_FILE).roots)
 
 
 def _scan_ratio(progress: Progress) -> float:

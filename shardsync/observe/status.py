@@ -102,8 +102,8 @@ class Status:
 
     @property
     def is_down(self) -> bool:
-        """Whether no process of ours lives."""
-        return all(pid is None for pid in self.processes.values())
+        """Whether no process of ours lives. Nobody knows where `processes` is empty."""
+        return bool(self.processes) and all(pid is None for pid in self.processes.values())
 
     @property
     def exit_code(self) -> int:
