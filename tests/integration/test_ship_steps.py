@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from shardsync.journal.plan import read_plan
 from shardsync.journal.records import BatchRecord
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
-from shardsync.model import NodeState
+from shardsync.model import NodeState, Scope
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
@@ -119,6 +120,7 @@ class _Node:
     def __init__(self) -> None:
         self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
         self.shipped: list[tuple[list[bytes], list[bytes]]] = []
+        self.on_count: Callable[[], object] = bool
 
     async def ship(
         self,
@@ -131,7 +133,7 @@ class _Node:
     ) -> RunResult:
         del purpose, deadline_seconds, max_delete
         self.shipped.append((sorted(paths), sorted(gone)))
-        return self.result
+        return replace(self.result, deleted=len(gone))
 
     def compare(
         self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
@@ -141,8 +143,9 @@ class _Node:
     async def count_deletions(
         self, paths: Sequence[bytes], *, gone: Sequence[bytes], deadline_seconds: float
     ) -> RunResult:
-        del paths, gone, deadline_seconds
-        return self.result
+        del paths, deadline_seconds
+        self.on_count()
+        return replace(self.result, deleted=len(gone))
 
     async def list_root(self) -> Listing:
         names = tuple(sorted({path for paths, _ in self.shipped for path in paths}))
@@ -354,5 +357,71 @@ def test_a_run_that_does_not_tell_what_failed_is_halved(
             ([], [b"gone"]),
         ]
         assert [item.path for item in state.read.work(KEY)] == [b"a", b"b", b"gone"]
+
+    asyncio.run(work())
+
+
+def test_a_root_lost_within_a_batch_stops_its_next_run(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """The root is checked before each run of rsync, not only when the tick begins."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        before = state.read.cursors(KEY)
+        node.shipped.clear()
+        instance.changed("gone", scope=Scope.TREE)
+        node.on_count = lambda: os.rename(instance.tree, instance.folder / "away")
+        tick = await syncer.tick()
+        assert tick.did is Did.HALTED
+        assert "is missing" in tick.error
+        assert node.shipped == []
+        assert state.read.cursors(KEY) == before
+
+    asyncio.run(work())
+
+
+def test_deletions_of_several_batches_add_up(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """Four, then two more within ten minutes, of five that may go; later they may."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        instance.changed("g1", "g2", "g3", "g4")
+        assert (await syncer.tick()).did is Did.SHIPPED
+        instance.changed("g5", "g6")
+        assert (await syncer.tick()).did is Did.HALTED
+        clock.advance(601)
+        state.set_node(KEY, halted="")
+        assert (await syncer.tick()).did is Did.SHIPPED
+
+    asyncio.run(work())
+
+
+def test_allowed_is_what_was_pending_then_and_no_more(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """Deletions observed after `--allow-delete` are counted, even while the allowed ones wait."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        node.shipped.clear()
+        instance.changed(*(f"g{number}" for number in range(6)))
+        assert (await syncer.tick()).did is Did.HALTED
+        clock.advance(1)
+        state.set_node(KEY, halted="", allow_delete=clock.wall_us())
+        clock.advance(1)
+        instance.changed(*(f"h{number}" for number in range(6)))
+        assert (await syncer.tick()).did is Did.SHIPPED
+        assert node.shipped == [([], [b"g0", b"g1", b"g2", b"g3", b"g4", b"g5"])]
+        assert (await syncer.tick()).did is Did.HALTED
+        assert len(node.shipped) == 1
 
     asyncio.run(work())
