@@ -99,6 +99,7 @@ class Syncer:
         self._said = ChangeOnly(clock=clock)
         self._random = random.Random()  # noqa: S311 (jitter, no secret)
         self._is_urgent = False
+        self._is_works_turn = False
         self._news = asyncio.Event()
 
     @property
@@ -164,14 +165,17 @@ class Syncer:
         if cursors is None:
             return Tick(did=Did.CONTACTED)
         unread = self._unread(cursors, row.allow_delete)
+        # In turn, so that neither a steady stream of Changes nor a long reconcile starves the
+        # other.
+        due = self._due_work() if self._is_works_turn or not unread.rows else []
+        self._is_works_turn = bool(unread.rows) and not due
+        if due:
+            return await self._ship_work(row, due)
         if unread.rows:
             return await self._ship(row, cursors, unread)
         if unread.cursors:
             self._state.set_cursors(self.key, unread.cursors)
         self._is_urgent = False
-        due = self._due_work()
-        if due:
-            return await self._ship_work(row, due)
         return self._rest(row, cursors, unread)
 
     def _rest(self, row: NodeRow, cursors: dict[str, Cursor], unread: Unread) -> Tick:

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from shardsync.journal import requests
+from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.model import EpochReason, Kind, Scope
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
@@ -83,5 +85,29 @@ def test_the_cursor_comes_to_a_new_epoch_in_which_nothing_changed(tmp_path: Path
             await sync.until(
                 lambda: sync.state.read.cursors(("main", "web1"))["main-00"].position == first - 1
             )
+
+    run(work)
+
+
+def test_a_steady_stream_does_not_starve_what_is_open(tmp_path: Path) -> None:
+    """Retries and comparisons take turns with Changes that never cease."""
+    instance = Instance(tmp_path)
+    (instance.tree / "a").mkdir()
+    (instance.tree / "a" / "page").write_text("1")
+    instance.nodes = [local_node(tmp_path / "node")]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            (tmp_path / "node" / "a" / "page").unlink()
+            requests.send(instance.state_dir.requests, Request(id="r", kind=RequestKind.RECONCILE))
+
+            def is_done() -> bool:
+                instance.changed("a")
+                answer = sync.state.read.answer("r")
+                return answer is not None and answer.state is RequestState.DONE
+
+            await sync.until(is_done)
+            assert (tmp_path / "node" / "a" / "page").exists()
 
     run(work)
