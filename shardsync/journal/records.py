@@ -69,6 +69,7 @@ class NodeRow:
     """What is remembered of a Node. Field for field the table `nodes`.
 
     `owned` None: not known yet (no first contact). Times: Unix microseconds.
+    `pause_setting`: what the settings said of `paused` when last looked at.
     `halted`: why nothing is sent any more, "" where it is not halted. `allow_delete`: what
     was pending then may be deleted whatever `max_delete` says; 0 for nothing.
     """
@@ -84,6 +85,7 @@ class NodeRow:
     not_before: int = 0
     paused: bool = False
     paused_until: int | None = None
+    pause_setting: bool = False
     halted: str = ""
     allow_delete: int = 0
     fingerprint: str = ""
@@ -132,7 +134,7 @@ def node_row(row: Sequence[Any]) -> NodeRow:
     values = dict(zip(NODE_COLUMNS, row, strict=True))
     values["state"] = NodeState(values["state"])
     values["owned"] = None if values["owned"] is None else bool(values["owned"])
-    for name in ("contacted", "paused"):
+    for name in ("contacted", "paused", "pause_setting"):
         values[name] = bool(values[name])
     return NodeRow(**values)
 

@@ -164,6 +164,14 @@ class SyncService:
     def _post(self, node: NodeSettings, tree: ServedTree, slots: RsyncSlots) -> _Post:
         log = self._log.bind(tree=node.tree, node=node.name)
         row = self._state.know_node(node.key)
+        if node.paused is not row.pause_setting:
+            # What an operator did since holds until the setting itself is changed.
+            self._state.set_node(
+                node.key,
+                paused=int(node.paused),
+                paused_until=None,
+                pause_setting=int(node.paused),
+            )
         subtree = os.fsencode(node.subtree)
         path_filter = node_filter(node).rebased(subtree)
         view = NodeView(root=tree.root, subtree=subtree)

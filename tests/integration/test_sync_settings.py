@@ -8,6 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
+from shardsync.journal import requests
+from shardsync.journal.requests import Request, RequestKind
+from shardsync.model import NodeState
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.sync import Instance, Running, run, running
@@ -20,6 +23,11 @@ def _grown(instance: Instance) -> None:
         (instance.tree / f"d{number}").mkdir()
         (instance.tree / f"d{number}" / "page").write_text(str(number))
         (instance.tree / f"d{number}" / "page.tmp").write_text(str(number))
+
+
+def _state(sync: Running) -> NodeState | None:
+    row = sync.state.read.nodes().get(KEY)
+    return row.state if row else None
 
 
 def _serve(instance: Instance) -> None:
@@ -95,3 +103,28 @@ def test_a_node_that_comes_back_emptied_is_filled_again(tmp_path: Path) -> None:
                 assert differences(instance.tree, module) == []
 
         run(work)
+
+
+def test_the_paused_setting_holds_until_somebody_resumes(tmp_path: Path) -> None:
+    """`paused = true` starts a Node paused; a resume by hand outlives a restart."""
+    instance = Instance(tmp_path)
+    _grown(instance)
+    instance.nodes = [dataclasses.replace(local_node(tmp_path / "node"), paused=True)]
+
+    async def paused() -> None:
+        async with running(instance) as sync:
+            await sync.until(lambda: _state(sync) is NodeState.PAUSED)
+            requests.send(
+                instance.state_dir.requests,
+                Request(id="r", kind=RequestKind.RESUME, nodes=("web1",)),
+            )
+            await sync.followed()
+
+    async def resumed() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            assert not sync.state.read.nodes()[KEY].paused
+
+    run(paused)
+    instance.changed("d0/page")
+    run(resumed)
