@@ -253,7 +253,13 @@ class NodeTable(Struct, forbid_unknown_fields=True, kw_only=True):
         Text, _key("the local user that runs rsync and ssh; only root can choose", "www-data")
     ] = ""
     paused: Annotated[
-        bool, _key("start with the Node paused; its Changes are kept for it", True, "true/false")
+        bool,
+        _key(
+            "start with the Node paused; its Changes are kept;"
+            " `pause`, `resume` by hand outlive a restart",
+            True,
+            "true/false",
+        ),
     ] = False
 
 
