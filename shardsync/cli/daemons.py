@@ -9,6 +9,10 @@ from shardsync.errors import NotRunning
 SYNC_PROGRAM = "shardsync:sync"
 
 
+class StoppedByHand(NotRunning):
+    """Supervisord runs, but an operator has stopped the program that is needed."""
+
+
 class Daemons:
     """The daemons of one state directory, as far as commands must know of them."""
 
@@ -43,7 +47,7 @@ class Daemons:
         if self.is_sync_coming():
             return
         if self.programs():
-            raise NotRunning(
+            raise StoppedByHand(
                 "the sync process is stopped",
                 hint=f"supervisorctl -c {self._call.state.supervisord_conf} start {SYNC_PROGRAM}",
             )

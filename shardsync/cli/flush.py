@@ -6,7 +6,7 @@ import click
 
 from shardsync.cli.asking import Asker
 from shardsync.cli.barrier import Barrier
-from shardsync.cli.daemons import Daemons
+from shardsync.cli.daemons import Daemons, StoppedByHand
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import config_option, duration, examples, node_option, tree_option
 from shardsync.cli.output import Meter, say
@@ -36,9 +36,15 @@ def flush(call: Invocation, tree: str | None, nodes: tuple[str, ...], timeout: f
     """
     began = call.clock.monotonic()
     keys = call.nodes(tree, nodes)
-    Daemons(call=call).require_sync()
     if not keys:
         raise NodesFailed("flush: there is no node", hint="write a [[node]] into the settings")
+    try:
+        Daemons(call=call).require_sync()
+    except StoppedByHand as error:
+        # What an operator stopped does not come by waiting, as with a paused Node.
+        raise NodesFailed(
+            f"flush: {error}, not done: {call.called(keys)}", hint=error.remedy
+        ) from error
     positions = wait_for_watchers(call, tuple({key[0] for key in keys}), timeout)
     left = max(0.0, timeout - (call.clock.monotonic() - began))
     request = Request(

@@ -192,6 +192,25 @@ def test_a_flush_waits_through_a_kill(site: Site) -> None:
 
 
 @pytest.mark.timeout(200)
+def test_what_an_operator_stopped_is_not_waited_for(site: Site) -> None:
+    """`supervisorctl stop shardsync:sync`: flush says so at once (14), pause needs it (16)."""
+    site.write("a/b", "1")
+    site.shardsync("up")
+    site.shardsync("flush")
+    supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]
+    supervisorctl += ["-c", str(site.state / "supervisord.conf")]
+    subprocess.run([*supervisorctl, "stop", "shardsync:sync"], check=True, timeout=_SECONDS)
+    site.write("a/c", "1")
+    assert "not done: web1, web2" in _stderr(site, "flush", code=14)
+    assert [node["lag_changes"] for node in site.json("status", code=14)["nodes"]] == [1, 1]
+    site.shardsync("pause", "web1", code=16)
+    subprocess.run([*supervisorctl, "start", "shardsync:sync"], check=True, timeout=_SECONDS)
+    site.shardsync("flush")
+    assert site.differences(site.web1) == ""
+    site.shardsync("down")
+
+
+@pytest.mark.timeout(200)
 def test_mirror_without_settings(site: Site) -> None:
     """`mirror --once` fills, keeps what is foreign, resumes; in the foreground it follows."""
     site.write("a/one", "1")
