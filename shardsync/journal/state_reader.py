@@ -91,6 +91,21 @@ class StateReader:
         )
         return int(rows[0][0])
 
+    def has_only_failures_of(self, key: NodeKey, request_id: str, *, attempts: int) -> bool:
+        """Whether all that a request left open are paths that failed at least so often."""
+        rows = self._database.rows(
+            "SELECT count(*), coalesce(sum(reason = 'retry' AND attempts >= ?), 0) FROM work"
+            " WHERE tree = ? AND node = ? AND request = ?",
+            (attempts, *key, request_id),
+        )
+        count, failures = rows[0]
+        return bool(count and count == failures)
+
+    def failures(self, key: NodeKey) -> list[Work]:
+        """The paths that failed and are tried again, oldest first."""
+        rows = self._database.rows(_SELECT_WORK + " AND reason = 'retry' ORDER BY id", key)
+        return [work_row(row) for row in rows]
+
     def work_summary(self, key: NodeKey) -> tuple[int, int, int | None]:
         """(open rows, those of them that are retries, since when the oldest)."""
         rows = self._database.rows(

@@ -23,10 +23,13 @@ from shardsync.model import NodeState, Scope
 from shardsync.ship.batch import IsExcluded
 from shardsync.ship.command import Purpose
 from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping, differences
-from shardsync.ship.fold import Want, rebase
+from shardsync.ship.fold import Pending, Want, fold, rebase
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.view import NodeView
+
+_PENDING_LIMIT = 10_000
+"""Per Shard; with more than that pending, a name may be missed and the Node compared in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,7 @@ class FirstContact:
         expected = {
             name for name, is_dir in self._view.names() if not self._is_excluded(name, is_dir)
         }
-        lost = expected - set(listing.names)
+        lost = expected - set(listing.names) - self._pending_names()
         if listing.is_cut or not lost:
             return False
         self._log.warning(
@@ -124,6 +127,17 @@ class FirstContact:
         )
         self.reconcile()
         return True
+
+    def _pending_names(self) -> set[bytes]:
+        """Names at the top below which something is pending: the Node need not have them yet."""
+        unread = self._journals.unread(
+            self._state.read.cursors(self._node.key), limit=_PENDING_LIMIT
+        )
+        folded: dict[bytes, Pending] = {}
+        fold(unread.rows, folded)
+        subtree = os.fsencode(self._node.subtree)
+        inside = (rebase(item.path, item.want, subtree) for item in folded.values())
+        return {path.partition(b"/")[0] for path, _ in filter(None, inside)}
 
     def check_root(self) -> None:
         """Raise RootLost unless the Tree's root is what it was."""

@@ -13,6 +13,7 @@ import msgspec
 
 from shardsync.clock import Clock
 from shardsync.errors import NodesFailed, SinceTooOld, StateUnusable, UsageError
+from shardsync.escape import printable
 from shardsync.journal import requests
 from shardsync.journal.plan import covers
 from shardsync.journal.records import Compare, Cursor, NodeKey, NodeRow, Work, WorkReason
@@ -27,6 +28,7 @@ from shardsync.ship.journals import TreeJournals
 from shardsync.ship.syncer import Syncer
 from shardsync.ship.view import TreeRoot
 
+_STUBBORN_ATTEMPTS = 2
 _READ_LIMIT = 10_000
 
 
@@ -335,8 +337,10 @@ class Operator:
         request = running.request
         rows = self._state.read.nodes()
         open_stations = [s for s in running.stations if not self._is_answered(running, s)]
-        if not open_stations:
-            self._finish(running)
+        if all(self._is_stuck(running, station) for station in open_stations):
+            failures = self._failures(running)
+            code = NodesFailed.exit_code if failures else 0
+            self._finish(running, exit_code=code, message=failures)
             return
         names = ", ".join(f"{s.key[1]} ({self._why(rows[s.key], s)})" for s in open_stations)
         if all(_is_stopped(rows[s.key]) or s.root.trouble for s in open_stations):
@@ -346,14 +350,50 @@ class Operator:
         else:
             self._say_progress(running, open_stations, names)
 
+    def _is_stuck(self, running: _Running, station: Station) -> bool:
+        """Whether only paths that fail again and again are left of a request.
+
+        They are tried for ever, but no command waits for them; a flush does, within its
+        timeout, as its promise is that all is on the Nodes.
+        """
+        return (
+            running.request.kind is not RequestKind.FLUSH
+            and self._reached(running, station)
+            and self._state.read.has_only_failures_of(
+                station.key, running.request.id, attempts=_STUBBORN_ATTEMPTS
+            )
+        )
+
+    def _failures(self, running: _Running) -> str:
+        """Words on the paths of a replay or reconcile that failed, "" for none."""
+        if running.request.kind is RequestKind.FLUSH:
+            return ""
+        # A replay of everything goes by Cursors: what fails on the way has no request's id.
+        by_cursor = running.request.kind is RequestKind.REPLAY and not running.request.path
+        words = [
+            f"{printable(item.path)} on {station.key[1]} ({item.last_error})"
+            for station in running.stations
+            for item in self._state.read.failures(station.key)
+            if item.request == running.request.id or (by_cursor and item.since <= running.began_us)
+        ]
+        if not words:
+            return ""
+        return f"{len(words)} paths failed and are tried again later: {', '.join(words[:5])}"
+
+    def _reached(self, running: _Running, station: Station) -> bool:
+        """Whether the Node's Cursors have come to where the request asked for."""
+        cursors = self._state.read.cursors(station.key)
+        return all(
+            shard in cursors and cursors[shard].position >= position
+            for shard, position in running.until.get(station.key, {}).items()
+        )
+
     def _is_answered(self, running: _Running, station: Station) -> bool:
         row = self._state.read.nodes()[station.key]
         if not row.contacted:
             return False
-        cursors = self._state.read.cursors(station.key)
-        for shard, position in running.until.get(station.key, {}).items():
-            if shard not in cursors or cursors[shard].position < position:
-                return False
+        if not self._reached(running, station):
+            return False
         if running.request.kind is RequestKind.FLUSH:
             since = self._state.read.work_summary(station.key)[2]
             return since is None or since > running.began_us

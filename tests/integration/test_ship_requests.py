@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from shardsync.clock import SystemClock
 from shardsync.config.settings import SyncSettings
@@ -448,3 +452,41 @@ def test_open_requests_that_nobody_can_answer_do_not_stop_a_start(tmp_path: Path
     database.close()
     instance.nodes = instance.nodes[:1]
     run(second)
+
+
+@contextlib.contextmanager
+def mounted(place: Path) -> Iterator[None]:
+    """A small file system of its own at `place`."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True, timeout=30)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True, timeout=30)
+
+
+@pytest.mark.root
+def test_no_replay_waits_for_a_path_that_always_fails(tmp_path: Path) -> None:
+    """A replay or reconcile ends with 14, naming the path; the others are on the Node."""
+    instance = Instance(tmp_path)
+    (instance.tree / "d").mkdir()
+    (instance.tree / "d" / "good").write_text("1")
+    instance.nodes = [local_node(tmp_path / "node")]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            # A mount point cannot be replaced by a file, not even by root.
+            with mounted(tmp_path / "node" / "bad"):
+                (instance.tree / "bad").write_text("2")
+                (instance.tree / "d" / "good").write_text("2")
+                start = newest(instance)
+                instance.changed("bad", "d/good")
+                answer = await ask(sync, RequestKind.REPLAY, positions=start)
+                assert answer.exit_code == 14
+                assert "bad on web1" in answer.message
+                answer = await ask(sync, RequestKind.RECONCILE)
+                assert answer.exit_code == 14
+                assert (tmp_path / "node" / "d" / "good").read_text() == "2"
+
+    run(work)
