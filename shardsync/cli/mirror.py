@@ -25,16 +25,26 @@ from shardsync.cli.output import counted, say, tell
 from shardsync.clock import Clock
 from shardsync.config.load import user_state_dir
 from shardsync.control.lifecycle import Lifecycle, lifecycle
-from shardsync.errors import NodesFailed, SettingsError, StateUnusable
+from shardsync.errors import (
+    AlreadyRunning,
+    NodesFailed,
+    SettingsError,
+    StateUnusable,
+    UsageError,
+)
 from shardsync.escape import printable_text
+from shardsync.files import replace_file
 from shardsync.journal.locks import FileLock
 from shardsync.journal.requests import Request, RequestKind, new_request_id
+from shardsync.layout import StateDirectory
 from shardsync.model import NodeState
 from shardsync.observe.status import NodeStatus, Status
 from shardsync.units import human_duration
 
 _GIVE_UP_SECONDS = 15.0
 _BARRIER_SECONDS = 7 * 86400.0
+_FLUSH_SECONDS = 10.0
+"""After so long it is looked which Nodes fail, and the rest is waited for again."""
 _HOPELESS = frozenset({NodeState.HALTED, NodeState.PAUSED, NodeState.BEHIND_RETENTION})
 
 
@@ -87,13 +97,16 @@ def mirror(
         excludes=excludes,
         password_file=password_file,
     )
-    own = Invocation(config=_write(state / "shardsync.toml", text), env=call.env, clock=call.clock)
-    run = Mirror(call=own, control=lifecycle(own.state, own.clock))
-    run.run(once=once, adopt=adopt)
+    with _held(StateDirectory(path=state), root):
+        # Only now: the settings of a mirror that runs are not ours to replace.
+        file = _write(state / "shardsync.toml", text)
+        own = Invocation(config=file, env=call.env, clock=call.clock)
+        _require_sound(own, file)
+        Mirror(call=own, control=lifecycle(own.state, own.clock)).run(once=once, adopt=adopt)
 
 
 class Mirror:
-    """One run: everything is up for as long as this process lives."""
+    """One run: everything is up for as long as this process lives. Its caller holds the lock."""
 
     def __init__(self, *, call: Invocation, control: Lifecycle) -> None:
         self._call = call
@@ -103,8 +116,7 @@ class Mirror:
         """Until Ctrl-C, or with `once` until all is done. Raises what `up` does, NodesFailed."""
         began = self._call.clock.monotonic()
         settings = self._call.settings
-        self._call.state.make()
-        with FileLock.acquire(self._call.state.lock("mirror")), _terminated_as_interrupted():
+        with _terminated_as_interrupted():
             # Nobody holds the lock but we: what runs there was left by a mirror that was killed.
             self._control.down()
             self._tell_plan()
@@ -115,6 +127,8 @@ class Mirror:
                 self._work(began, once=once)
             except KeyboardInterrupt:
                 tell("stopping: what was seen is kept, the next run goes on from there")
+                if once:
+                    raise
             finally:
                 with _uninterrupted():
                     self._control.down()
@@ -136,20 +150,31 @@ class Mirror:
         settling = Settling(clock=self._call.clock)
         view = LiveView(reader=self._call.status_reader(), clock=self._call.clock)
         view.follow(settling.is_over)
-        failed = settling.failed
-        good = tuple(key[1] for key in self._call.known_nodes() if key[1] not in failed)
-        if good:
-            self._flush(good, positions)
+        good = self._flushed(settling, positions)
         took = human_duration(self._call.clock.monotonic() - began)
         for name in good:
             say(f"{name}: up to date after {took}")
-        for name, why in failed.items():
+        for name, why in settling.failed.items():
             say(f"{name}: FAILED: {why}")
         self._tell_foreign()
-        if failed:
+        if settling.failed:
             raise NodesFailed(
-                f"mirror: failed: {', '.join(failed)}", hint=f"logs: {self._call.state.logs}"
+                f"mirror: failed: {', '.join(settling.failed)}",
+                hint=f"logs: {self._call.state.logs}",
             )
+
+    def _flushed(self, settling: Settling, positions: dict[str, int]) -> tuple[str, ...]:
+        """The Nodes that have it all; those that fail meanwhile are left to `settling`."""
+        names = [key[1] for key in self._call.known_nodes()]
+        while good := tuple(name for name in names if name not in settling.failed):
+            try:
+                self._flush(good, positions)
+            except NodesFailed:
+                with contextlib.closing(self._call.status_reader()) as reader:
+                    settling.is_over(reader.read())
+                continue
+            return good
+        return ()
 
     def _flush(self, names: tuple[str, ...], positions: dict[str, int]) -> None:
         request = Request(
@@ -157,7 +182,7 @@ class Mirror:
             kind=RequestKind.FLUSH,
             nodes=names,
             positions=positions,
-            deadline_us=self._call.clock.wall_us() + int(_BARRIER_SECONDS * 1_000_000),
+            deadline_us=self._call.clock.wall_us() + int(_FLUSH_SECONDS * 1_000_000),
         )
         Asker(call=self._call).ask(request, title="mirror")
 
@@ -192,7 +217,7 @@ class Settling:
         now = self._clock.monotonic()
         waiting = False
         for node in status.nodes:
-            if node.state is not NodeState.BACKING_OFF:
+            if not _is_failing(node):
                 self._failing_since.pop(node.name, None)
             if node.state in _HOPELESS or self._fails_for_long(node, now):
                 self.failed[node.name] = printable_text(node.last_error or node.state.value)
@@ -202,12 +227,31 @@ class Settling:
         return status.is_down or not waiting
 
     def _fails_for_long(self, node: NodeStatus, now: float) -> bool:
-        if node.state is not NodeState.BACKING_OFF:
+        if not _is_failing(node):
             return False
         return now - self._failing_since.setdefault(node.name, now) >= _GIVE_UP_SECONDS
 
 
+def _is_failing(node: NodeStatus) -> bool:
+    """Whether nothing reaches it, or all that is left is paths that cannot be sent."""
+    if node.state is NodeState.BACKING_OFF:
+        return True
+    return bool(node.retry_paths) and node.lag_changes == node.retry_paths
+
+
+def _require_sound(call: Invocation, file: Path) -> None:
+    """Raise SettingsError in the words of the command line: nobody wrote the file."""
+    try:
+        _ = call.settings
+    except SettingsError as error:
+        raise SettingsError(
+            str(error).replace(f"{file}: ", ""), hint="nothing was started: type it anew"
+        ) from error
+
+
 def _source(source: str) -> Path:
+    if not source:
+        raise UsageError("SRC is empty", hint="name a folder of files")
     root = Path(os.path.abspath(source))
     if not root.is_dir():
         what = "is no directory" if root.exists() else "does not exist"
@@ -233,12 +277,27 @@ def _make(state: Path, *, private: Path) -> None:
         raise StateUnusable(f"{state}: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def _held(state: StateDirectory, root: Path) -> Iterator[None]:
+    """Be the only mirror of `root`. Raises AlreadyRunning, StateUnusable."""
+    try:
+        state.make()
+        lock = FileLock.acquire(state.lock("mirror"))
+    except AlreadyRunning as error:
+        raise AlreadyRunning(
+            f"{printable_text(str(root))} is being mirrored already: {error}",
+            hint="name all targets in one command, or stop that one with Ctrl-C",
+        ) from error
+    except OSError as error:
+        raise StateUnusable(f"{state.path}: {error.strerror}") from error
+    with lock:
+        yield
+
+
 def _write(file: Path, text: str) -> Path:
     """Replace the settings file. Raises StateUnusable."""
     try:
-        beside = file.with_name(file.name + ".new")
-        beside.write_text(text, "utf-8")
-        os.replace(beside, file)
+        replace_file(file, text)
     except OSError as error:
         raise StateUnusable(f"{file}: {error.strerror}") from error
     return file

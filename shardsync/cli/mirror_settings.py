@@ -36,7 +36,12 @@ def mirror_state(bases: Iterable[Path], source: Path) -> Path:
 
 
 def absolute_target(target: str, cwd: Path) -> str:
-    """`target` with a relative local folder made absolute: unlike a file, a command has a cwd."""
+    """`target` with a relative local folder made absolute: unlike a file, a command has a cwd.
+
+    Raises UsageError for "": an unset variable of a script never means the folder it runs in.
+    """
+    if not target:
+        raise UsageError("a TARGET is empty", hint="name a folder, host:/path or rsync:// address")
     is_local = ":" not in target.split("/", 1)[0]
     if not is_local or target.startswith(("/", "-")):
         return target

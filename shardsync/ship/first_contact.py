@@ -125,7 +125,8 @@ class FirstContact:
         self._log.warning(
             "node.changed_while_away", missing=len(lost), example=min(lost), answer="reconcile"
         )
-        self.reconcile()
+        # Not following before something was sent: what answers may still refuse all of it.
+        self.reconcile(state=NodeState.BACKING_OFF)
         return True
 
     def _pending_names(self) -> set[bytes]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shardsync.escape import printable
 from shardsync.ship.command import FLAT, Purpose
 from shardsync.ship.messages import Failure, FailureKind, Messages, failure_kind, temporary_stem
 
@@ -199,13 +200,20 @@ def _silent_end(text: str) -> Trouble:
 def _message(exit_code: int | None, messages: Messages) -> str:
     """The first thing it said, as that names the cause, without rsync's own source lines."""
     said = [line for line in messages.unattributed if not line.startswith("rsync error:")]
-    named = [f"{failure.reason}" for failure in messages.failed.values()]
+    named = [_named(path, failure) for path, failure in messages.failed.items()]
     named += list(messages.temporary.values())
     summary = [line for line in messages.unattributed if line.startswith("rsync error:")]
     first = next(iter([*said, *named, *summary]), "")
     if exit_code is not None and exit_code < 0:
         return f"rsync was killed by signal {-exit_code}"
     return f"rsync exited {exit_code}: {first}" if first else f"rsync exited {exit_code}"
+
+
+def _named(path: bytes, failure: Failure) -> str:
+    if path:
+        return f"{printable(path)}: {failure.reason}"
+    is_missing = "No such file" in failure.reason
+    return f"the target folder: {failure.reason}" + ("; make its parent" if is_missing else "")
 
 
 class _Listed:

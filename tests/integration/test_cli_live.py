@@ -252,6 +252,48 @@ def test_mirror_tells_a_node_that_cannot_be_reached(site: Site) -> None:
     assert site.differences(site.web1) == ""
 
 
+@pytest.mark.timeout(200)
+def test_mirror_ends_when_a_node_that_followed_is_lost(site: Site) -> None:
+    """A target whose parent went away since the last run fails by name; the other gets all."""
+    site.write("a/one", "1")
+    lost = site.folder / "disk" / "copy"
+    lost.parent.mkdir()
+    words = ("mirror", "--once", str(site.root), str(site.web1), str(lost))
+    site.shardsync(*words)
+    shutil.rmtree(lost.parent)
+    site.write("a/two", "2")
+    said = _stderr(site, *words, code=14)
+    assert "mirror: failed: copy" in said
+    assert site.differences(site.web1) == ""
+    lost.parent.mkdir()
+    site.shardsync(*words)
+    assert site.differences(lost) == ""
+
+
+@pytest.mark.timeout(200)
+def test_a_second_mirror_leaves_the_first_alone(site: Site) -> None:
+    """One mirror of a SRC at a time; the one that is refused changes nothing of the first's."""
+    site.write("a", "1")
+    with subprocess.Popen(
+        site.argv("mirror", str(site.root), str(site.web1)),
+        cwd=site.folder,
+        env=site.environment(),
+        stdout=subprocess.PIPE,
+    ) as first:
+        _await("node main/web1 following", first)
+        (file,) = (site.folder / "home").glob("shardsync/mirror-*/shardsync.toml")
+        before = file.read_text()
+        said = _stderr(site, "mirror", str(site.root), str(site.web2), code=11)
+        assert f"{site.root} is being mirrored already" in said
+        assert file.read_text() == before
+        assert file.stat().st_mode & 0o777 == 0o600
+        first.send_signal(signal.SIGINT)
+        assert first.wait(timeout=_SECONDS) == 0
+    assert "type it anew" in _stderr(
+        site, "mirror", str(site.root), str(site.root / "in"), code=10
+    )
+
+
 def _stderr(site: Site, *words: str, code: int) -> str:
     done = subprocess.run(
         site.argv(*words),

@@ -49,6 +49,12 @@ def test_a_relative_folder_means_from_here(target: str, absolute: str) -> None:
     assert absolute_target(target, Path("/here")) == absolute
 
 
+def test_an_empty_target_is_refused() -> None:
+    """`mirror SRC "$UNSET"` never fills the folder that a script happens to run in."""
+    with pytest.raises(UsageError):
+        absolute_target("", Path("/here"))
+
+
 def test_the_file_says_what_was_typed() -> None:
     """Quotes, backslashes and brackets in names stay text."""
     text = settings_text(

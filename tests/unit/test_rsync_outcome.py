@@ -406,3 +406,21 @@ def test_memory_is_bounded_by_what_is_kept() -> None:
         reader.read(b"cannot delete non-empty directory: d%d" % number)
     assert len(reader.messages.failed) == 3
     assert 0 < len(reader.messages.unattributed) <= 50
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            b'rsync: [Receiver] mkdir "/srv/www" failed: No such file or directory (2)',
+            "rsync exited 11: the target folder: No such file or directory (2); make its parent",
+        ),
+        (
+            b'rsync: [Receiver] mkdir "/srv/www/a" failed: Permission denied (13)',
+            "rsync exited 11: a: Permission denied (13)",
+        ),
+    ],
+)
+def test_an_operator_is_told_which_path_it_was(line: bytes, message: str) -> None:
+    """The reason of a run that failed as a whole comes with the path that it is about."""
+    assert verdict(11, line).message == message
