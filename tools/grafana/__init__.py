@@ -1,0 +1,1 @@
+"""Grafana's dashboard as a program: `tools/dashboards` writes what this makes."""
