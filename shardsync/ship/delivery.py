@@ -46,6 +46,8 @@ _FLAT_PURPOSE = {
 _DEADLINE_SECONDS = 6 * 3600.0
 """The longest that one run may take; one that makes no progress is ended much sooner."""
 _FEW_DELETIONS = 5_000
+_ROUNDS = 3
+"""How often a directory that comes back is looked through before it is tried again later."""
 _WHOLE = frozenset(_TREE_PURPOSE.values())
 
 
@@ -189,6 +191,8 @@ class Delivery:
         if plan.trees:
             await self._ship_trees(plan, delivered, compare)
         await self._ship_flat(plan, delivered, compare)
+        returning = {*plan.gone, *plan.replaced}
+        await self._empty_returned(returning, delivered, allow_delete=allow_delete)
         if find_extraneous and (plan.trees or plan.listings):
             await self._remove_extraneous(plan, delivered, owned=owned, allow_delete=allow_delete)
         return delivered
@@ -254,10 +258,43 @@ class Delivery:
         if not owned:
             delivered.foreign += sorted(gone)
             return
+        await self._delete(gone, delivered, allow_delete=allow_delete)
+        await self._empty_returned(gone, delivered, allow_delete=allow_delete)
+
+    async def _delete(self, gone: set[bytes], delivered: Delivered, *, allow_delete: bool) -> None:
         entries = await self._entries_below((), gone=sorted(gone))
         await self._budget.spend(entries, allow=allow_delete)
         for chunk in self._chunks(sorted(gone), {}):
             await self._run((), chunk, Purpose.BATCH, delivered)
+
+    async def _empty_returned(
+        self, gone: set[bytes], delivered: Delivered, *, allow_delete: bool
+    ) -> None:
+        """Delete what directories held that were gone when looked at, and back when rsync looked.
+
+        rsync sends such a directory as it is and deletes nothing in it; the Changes of what it
+        held before were folded into its own, and those of its new contents do not name the old.
+        """
+        if not self._node.delete:
+            return
+        for _ in range(_ROUNDS):
+            returned = self._directories(gone)
+            gone = await self._extraneous(returned, Purpose.COMPARE) if returned else set()
+            if not gone:
+                return
+            await self._delete(gone, delivered, allow_delete=allow_delete)
+        for path in self._directories(gone):
+            delivered.failed[path] = Failed(reason="comes and goes", scope=Scope.TREE)
+
+    def _directories(self, paths: Iterable[bytes]) -> list[bytes]:
+        """Those that are directories now, and not excluded."""
+        with self._looking() as looker:
+            return [
+                path
+                for path in sorted(paths)
+                if looker.look(path).kind is LookKind.DIRECTORY
+                and not self._is_excluded(path, True)
+            ]
 
     async def _extraneous(self, paths: list[bytes], purpose: Purpose) -> set[bytes]:
         """What the Node has at these places and the Tree does not: the shallowest such paths."""

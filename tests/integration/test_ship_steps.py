@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Self, cast
 
 import pytest
 
@@ -19,7 +20,7 @@ from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState, Scope
 from shardsync.ship.command import Purpose
-from shardsync.ship.comparison import Comparison
+from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery
 from shardsync.ship.first_contact import Fingerprint, FirstContact
@@ -160,6 +161,48 @@ class _Node:
     def heals(self) -> None:
         """From now on every run ships all."""
         self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
+
+
+class _Found:
+    """What a dry run of the fake Node says it has beside the Tree: a hand-written Comparison."""
+
+    def __init__(self, *extraneous: bytes) -> None:
+        self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
+        self._extraneous = extraneous
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def __aiter__(self) -> AsyncIterator[Difference]:
+        for path in self._extraneous:
+            yield Difference(path=path, what=What.EXTRANEOUS)
+
+
+class _Racing(_Node):
+    """A Node whose rsync meets the directory `back` that was gone when its path was looked at."""
+
+    def __init__(self, back: Path) -> None:
+        super().__init__()
+        self.back = back
+        self.compared: list[list[bytes]] = []
+
+    async def ship(
+        self, paths: Sequence[bytes], *, gone: Sequence[bytes] = (), **rest: object
+    ) -> RunResult:
+        if gone == [b"d"]:
+            self.back.mkdir()
+            (self.back / "new").write_text("1")
+        return await super().ship(paths, gone=gone, **rest)  # type: ignore[arg-type]  # the same
+
+    def compare(
+        self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
+    ) -> Comparison:
+        del purpose, deadline_seconds
+        self.compared.append(list(paths))
+        return cast("Comparison", _Found(b"d/old", b"d/new"))
 
 
 def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Node) -> Syncer:
@@ -423,5 +466,27 @@ def test_allowed_is_what_was_pending_then_and_no_more(
         assert node.shipped == [([], [b"g0", b"g1", b"g2", b"g3", b"g4", b"g5"])]
         assert (await syncer.tick()).did is Did.HALTED
         assert len(node.shipped) == 1
+
+    asyncio.run(work())
+
+
+def test_a_directory_that_comes_back_while_it_is_deleted_is_emptied_of_the_old(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """Gone when looked at, made anew before rsync looks: rsync deletes nothing in it, so what it
+    held before is looked for and deleted, and what is in it now is kept.
+    """
+    node = _Racing(instance.tree / "d")
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        node.shipped.clear()
+        # What `rm -rf d` journals; a look finds d missing, which stands for all below it.
+        instance.changed("d/old", "d")
+        assert (await syncer.tick()).did is Did.SHIPPED
+        assert node.compared == [[b"d"]]
+        assert node.shipped == [([], [b"d"]), ([], [b"d/old"])]
+        assert state.read.work_summary(KEY)[0] == 0
 
     asyncio.run(work())
