@@ -15,6 +15,8 @@ from pathlib import Path
 from shardsync.clock import Clock
 from shardsync.config.load import find_state_dir, load_settings
 from shardsync.config.settings import Settings
+from shardsync.config.source import find_file
+from shardsync.control.processes import state_of_settings
 from shardsync.errors import SettingsError, StateUnusable, UsageError
 from shardsync.escape import printable, printable_text
 from shardsync.journal.plan import Plan, read_plan
@@ -47,11 +49,20 @@ class Invocation:
 
     @cached_property
     def state(self) -> StateDirectory:
-        """The state directory, found however wrong the settings are."""
+        """The state directory, found however wrong the settings are.
+
+        Where they do not name one that was ever used, it is that of the daemons that were
+        started with them.
+        """
         settings = self.lenient_settings
         if settings is not None:
             return StateDirectory(path=settings.state_dir)
-        return StateDirectory(path=find_state_dir(self.config, self.env, Path.cwd()))
+        named = StateDirectory(path=find_state_dir(self.config, self.env, Path.cwd()))
+        file = find_file(self.config, self.env, Path.cwd())
+        if file is None or named.plan.exists():
+            return named
+        running = state_of_settings(Path(os.path.abspath(file)))
+        return named if running is None else StateDirectory(path=running)
 
     @property
     def liveness(self) -> Liveness:
@@ -78,8 +89,13 @@ class Invocation:
         return tuple(dict.fromkeys(shard.tree for shard in self.plan().shards))
 
     def trees(self, name: str | None) -> tuple[str, ...]:
-        """The Tree named, or all of them. Raises UsageError for an unknown one."""
+        """The Tree named, or all of them. Raises UsageError for an unknown one.
+
+        Raises SettingsError where wrong settings, and no Plan, leave none to know of.
+        """
         known = self.known_trees()
+        if not known:
+            _ = self.settings
         if name is None:
             return known
         if name not in known:

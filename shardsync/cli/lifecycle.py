@@ -39,6 +39,6 @@ def down(call: Invocation) -> None:
     for process in stopped.ended:
         say(f"ended a leftover: {process.module}, pid {process.pid}")
     if stopped.pid is None and not stopped.ended:
-        say("nothing was running")
+        say(f"nothing was running in {call.state.path}")
     else:
         say("down")

@@ -39,7 +39,7 @@ def status(ctx: click.Context, tree: str | None, nodes: tuple[str, ...], as_json
     if as_json:
         print_json(status_document(found))
     else:
-        _show(found, call.clock.wall_us())
+        _show(found, call)
     ctx.exit(found.exit_code)
 
 
@@ -63,15 +63,15 @@ def _chosen(call: Invocation, found: Status, tree: str | None, nodes: tuple[str,
     return found
 
 
-def _show(found: Status, now_us: int) -> None:
+def _show(found: Status, call: Invocation) -> None:
     console = Console()
     if console.is_terminal:
-        console.print(tables(found, now_us))
+        console.print(tables(found, call.clock.wall_us()))
     else:
         for line in lines(found):
             say(line)
     if found.is_down:
-        tell("nothing runs: start it with `shardsync up`")
+        tell(f"nothing runs in {call.state.path}: start it with `shardsync up`")
 
 
 def _tell_settings_error(call: Invocation) -> None:

@@ -14,6 +14,7 @@ import select
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from shardsync.control.programs import MODULES
 from shardsync.layout import StateDirectory
@@ -39,6 +40,21 @@ def find(state: StateDirectory) -> tuple[Found, ...]:
         if module is not None:
             found.append(Found(pid=int(name), module=module))
     return tuple(sorted(found, key=lambda process: (process.module != SUPERVISORD, process.pid)))
+
+
+def state_of_settings(settings: Path) -> Path | None:
+    """The state directory of living processes that were started with this settings file.
+
+    For a file that no longer tells it. Only processes of our own user, or of root, count.
+    """
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or _owner(name) not in {0, os.geteuid()}:
+            continue
+        pairs = list(itertools.pairwise(_argv(int(name))))
+        is_ours = any(("-m", module) in pairs for module in MODULES)
+        if is_ours and ("--settings", str(settings)) in pairs:
+            return next((Path(state) for word, state in pairs if word == "--state"), None)
+    return None
 
 
 def end(
@@ -100,6 +116,13 @@ def _wait(descriptors: Iterable[int], seconds: float) -> list[int]:
             waiting.discard(descriptor)
             ended.append(descriptor)
     return ended
+
+
+def _owner(name: str) -> int | None:
+    try:
+        return os.stat(f"/proc/{name}").st_uid
+    except OSError:
+        return None
 
 
 def _argv(pid: int) -> list[str]:

@@ -211,6 +211,25 @@ def test_what_an_operator_stopped_is_not_waited_for(site: Site) -> None:
 
 
 @pytest.mark.timeout(200)
+def test_broken_settings_do_not_hide_what_runs(site: Site) -> None:
+    """However wrong or gone the file is, the daemons that were started with it are found."""
+    site.write("a", "1")
+    site.shardsync("up")
+    site.shardsync("flush")
+    for text in ("[tree", '[state]\ndir = "/no/such/place"\n', None):
+        site.settings.unlink()
+        if text is not None:
+            site.settings.write_text(text)
+        file = str(site.settings)
+        nodes = site.json("--config", file, "status")["nodes"]
+        assert [node["state"] for node in nodes] == ["following", "following"]
+        site.shardsync("--config", file, "flush")
+        site.shardsync("--config", file, "check", code=10)
+    assert site.shardsync("--config", file, "down") == "down\n"
+    assert "there is no such file" in _stderr(site, "--config", file, "trace", "a", code=10)
+
+
+@pytest.mark.timeout(200)
 def test_mirror_without_settings(site: Site) -> None:
     """`mirror --once` fills, keeps what is foreign, resumes; in the foreground it follows."""
     site.write("a/one", "1")
