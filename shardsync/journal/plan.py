@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardsync.errors import StateUnusable
+from shardsync.files import replace_file
 from shardsync.model import JournalId, ShardId
 
 _FORMAT = 1
@@ -131,18 +132,7 @@ def write_plan(path: Path, plan: Plan) -> None:
     Crash safety: written beside, synced, then renamed; a reader sees the old
     Plan or the new one, whole, and so does the next boot.
     """
-    beside = path.with_name(path.name + ".new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(_encode(plan))
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(path, _encode(plan))
 
 
 def _longest_prefix(

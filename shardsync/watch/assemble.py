@@ -17,7 +17,7 @@ from shardsync.watch.directories import DirectoryTable
 from shardsync.watch.events import Fold
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.ledger import Ledger
-from shardsync.watch.pending import FileProbe, LinkTable, PendingFiles
+from shardsync.watch.pending import FileProbe, PendingFiles
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.scan import Scanner
 from shardsync.watch.territory import Territory
@@ -74,7 +74,7 @@ def open_watcher(
     inotify = Inotify.open()
     folder = os.fsencode(state.cookies)
     cookie_wd = inotify.add(folder, COOKIE_MASK)
-    table, gathered, links = DirectoryTable(), Gathered(), LinkTable()
+    table, gathered = DirectoryTable(), Gathered()
     probe = FileProbe(root=root)
     pending = PendingFiles(probe=probe, max_open_seconds=max_open_seconds)
     prefixes = prefixes_of(plan, shard)
@@ -94,7 +94,6 @@ def open_watcher(
         table=table,
         memory=ledger,
         gathered=gathered,
-        links=links,
         excluded=excluded,
         clock=clock,
         prefixes=prefixes,
@@ -105,7 +104,6 @@ def open_watcher(
         table=table,
         scanner=scanner,
         gathered=gathered,
-        links=links,
         excluded=excluded,
         clock=clock,
         prefixes=prefixes,
@@ -122,7 +120,6 @@ def open_watcher(
         fold=fold,
         gathered=gathered,
         pending=pending,
-        links=links,
         probe=probe,
         scanner=scanner,
         territory=territory,

@@ -50,10 +50,6 @@ class Surroundings(Protocol):
         """A directory appeared in `wd` at a time when `wd` had no path."""
         ...
 
-    def file_moved(self, old: bytes | None, new: bytes) -> None:
-        """A file has a new name."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Departure:
@@ -190,7 +186,6 @@ class Fold:
         self.gathered.entry(path, moved_from=origin)
         self.fresh.pop(path, None)
         self._opened.pop(path, None)
-        self._surroundings.file_moved(origin, path)
 
     def _path(self, wd: int, name: bytes) -> bytes | None:
         folder = self._surroundings.path(wd)

@@ -130,60 +130,6 @@ class PendingFiles:
         return max(0.0, min(deadlines) - now) if deadlines else None
 
 
-class LinkTable:
-    """Names of files that have several, as far as scans and creations showed them."""
-
-    def __init__(self) -> None:
-        self._names: dict[tuple[int, int], set[bytes]] = {}
-        self._inodes: dict[bytes, tuple[int, int]] = {}
-
-    def __len__(self) -> int:
-        return len(self._inodes)
-
-    def note(self, path: bytes, found: os.stat_result) -> None:
-        """`path` is one of the names of a file with several."""
-        key = (found.st_dev, found.st_ino)
-        self.forget(path)
-        self._names.setdefault(key, set()).add(path)
-        self._inodes[path] = key
-
-    def others(self, path: bytes) -> set[bytes]:
-        """The other known names of the file at `path`."""
-        key = self._inodes.get(path)
-        return self._names[key] - {path} if key else set()
-
-    def touched(self, entries: dict[bytes, int]) -> dict[bytes, int]:
-        """Other names of the files among `entries`, with the same kind of change."""
-        if not self._inodes:
-            return {}
-        return {
-            other: kind
-            for path, kind in entries.items()
-            if path in self._inodes
-            for other in self.others(path)
-            if other not in entries
-        }
-
-    def forget(self, path: bytes) -> None:
-        """`path` is no name of that file any more. Idempotent."""
-        key = self._inodes.pop(path, None)
-        if key is not None:
-            names = self._names[key]
-            names.discard(path)
-            if not names:
-                del self._names[key]
-
-    def move(self, old: bytes, new: bytes) -> None:
-        """A file, or a directory with such files below it, was renamed."""
-        below = old + b"/"
-        for path in [p for p in self._inodes if p == old or p.startswith(below)]:
-            key = self._inodes[path]
-            self.forget(path)
-            renamed = new + path[len(old) :]
-            self._names.setdefault(key, set()).add(renamed)
-            self._inodes[renamed] = key
-
-
 def _older(fresh: dict[bytes, Stamp], before: float) -> list[tuple[bytes, Stamp]]:
     """The entries of `fresh`, oldest first, up to the first that is not before `before`."""
     found = []

@@ -20,7 +20,6 @@ from shardsync.inotify import is_watch_limit
 from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
-from shardsync.watch.pending import LinkTable
 from shardsync.watch.prefixes import Prefixes
 
 COARSE_US = 100_000
@@ -129,7 +128,6 @@ class Scanner:
         table: DirectoryTable,
         memory: Memory,
         gathered: Gathered,
-        links: LinkTable,
         excluded: Filter,
         clock: Clock,
         prefixes: Prefixes,
@@ -147,7 +145,6 @@ class Scanner:
         self._table = table
         self._memory = memory
         self._gathered = gathered
-        self._links = links
         self._excluded = excluded
         self._clock = clock
         self.prefixes = prefixes
@@ -228,17 +225,14 @@ class Scanner:
                         self._frames.append(below)
                         return True
                     continue
-                found = entry.stat(follow_symlinks=False)
+                if everything:
+                    self.found.appeared.append(child)
+                else:
+                    changed = entry.stat(follow_symlinks=False).st_ctime_ns // 1000
+                    if changed >= since and known.get(child, 0) < changed:
+                        gathered.entry(child)
             except OSError:
                 continue  # gone since: its event is in the queue, for the watch came first
-            if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
-                self._links.note(child, found)
-            if everything:
-                self.found.appeared.append(child)
-            else:
-                changed = found.st_ctime_ns // 1000
-                if changed >= since and known.get(child, 0) < changed:
-                    gathered.entry(child)
             count += 1
             if count >= _ENTRIES_A_LOOK:
                 return True

@@ -18,7 +18,6 @@ from shardsync.inotify import Inotify, is_watch_limit
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
-from shardsync.watch.pending import LinkTable
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.scan import COARSE_US, Rule, Scanner, Task
 
@@ -33,7 +32,6 @@ class Territory:
         table: DirectoryTable,
         scanner: Scanner,
         gathered: Gathered,
-        links: LinkTable,
         excluded: Filter,
         clock: Clock,
         prefixes: Prefixes,
@@ -47,7 +45,6 @@ class Territory:
         self._table = table
         self._scanner = scanner
         self._gathered = gathered
-        self._links = links
         self._excluded = excluded
         self._clock = clock
         self._prefixes = prefixes
@@ -63,10 +60,6 @@ class Territory:
     def missed_directory(self, wd: int) -> None:
         if self._table.knows(wd):
             self._scanner.found.suspects.add(wd)
-
-    def file_moved(self, old: bytes | None, new: bytes) -> None:
-        if self._links and old is not None:
-            self._links.move(old, new)
 
     def watch_ended(self, wd: int, *, unmounted: bool) -> None:
         """Nothing is journaled here: a deletion was told by the parent, an unmount is none."""
@@ -101,8 +94,6 @@ class Territory:
             # The parent itself was renamed: this path is another place until its event comes.
             self.missed_directory(wd)
             return
-        if origin is not None and self._links:
-            self._links.move(origin, path)
         rule = self._rule(device=above.st_dev, everything=not moved)
         task = Task(wd, above.st_ino, name, path, rule)
         if self._prefixes.touches_foreign(path, origin):

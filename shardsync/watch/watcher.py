@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from shardsync.watch.events import Fold, Stamp
 from shardsync.watch.gathered import Gathered
 from shardsync.watch.guard import look_at
 from shardsync.watch.ledger import Ledger
-from shardsync.watch.pending import LinkTable, Look, PendingFiles, Probe
+from shardsync.watch.pending import Look, PendingFiles, Probe
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.scan import COARSE_US, Rule, Scanner
 from shardsync.watch.territory import Territory
@@ -79,7 +80,6 @@ class Watcher:
         fold: Fold,
         gathered: Gathered,
         pending: PendingFiles,
-        links: LinkTable,
         probe: Probe,
         scanner: Scanner,
         territory: Territory,
@@ -99,7 +99,6 @@ class Watcher:
         self._fold = fold
         self._gathered = gathered
         self._pending = pending
-        self._links = links
         self._probe = probe
         self._scanner = scanner
         self._territory = territory
@@ -222,7 +221,6 @@ class Watcher:
             limit = self._poll_started_us if self._scanner.found.unwatched else None
             columns["watermark_us"] = min(touched_us, limit or touched_us)
             columns["clean_stop"] = 1
-        self._gather_links()
         written = self._ledger.commit({**columns, **self._ledger.clock_columns()})
         if written is not None:
             self._ledger.end_epoch()
@@ -419,23 +417,9 @@ class Watcher:
         found = self._probe.kind(path)
         if found is None:
             return
-        is_regular = (found.st_mode & 0o170000) == 0o100000
-        if is_regular and found.st_nlink > 1:
-            self._links.note(path, found)
-        if not is_regular or found.st_nlink > 1:
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             del self._fold.fresh[path]
             self._gathered.entry(path)
-
-    def _gather_links(self) -> None:
-        """A file with several names changed under all of them."""
-        if not len(self._links):
-            return
-        entries = self._gathered.entries
-        for path, kind in self._links.touched(entries).items():
-            entries.setdefault(path, kind)
-        for path in entries:
-            if self._probe.kind(path) is None:
-                self._links.forget(path)
 
     # Once in a while.
 
@@ -533,7 +517,6 @@ class Watcher:
         if not wanted or not (soon or now - self._last_commit >= pause):
             return 0
         self._last_commit = now
-        self._gather_links()
         self._ledger.flushes = flushes
         written = self._ledger.commit(self._columns())
         if written is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from shardsync.clock import SystemClock
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Gathered, NoFilter
-from shardsync.watch.pending import LinkTable
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.scan import Rule, Scanner, Task
 
@@ -43,7 +42,6 @@ def scanner(root: Path, gathered: Gathered) -> Scanner:
         table=DirectoryTable(),
         memory=NoMemory(),
         gathered=gathered,
-        links=LinkTable(),
         excluded=NoFilter(),
         clock=SystemClock(),
         prefixes=Prefixes(mine=[b""], foreign=[]),

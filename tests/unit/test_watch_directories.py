@@ -1,11 +1,11 @@
-"""The table of directories, and the tables of pending files and hard links."""
+"""The table of directories, and that of pending files."""
 
 from __future__ import annotations
 
 import os
 
 from shardsync.watch.directories import TOP, DirectoryTable
-from shardsync.watch.pending import LinkTable, Look, PendingFiles
+from shardsync.watch.pending import Look, PendingFiles
 
 
 def filled() -> DirectoryTable:
@@ -124,20 +124,3 @@ def test_a_flush_takes_all_pending_files() -> None:
     fresh = {b"new": (1.0, 2)}
     assert pending.all(fresh) == [b"new", b"open"]
     assert (fresh, pending.opened) == ({}, {})
-
-
-def stat_of(inode: int) -> os.stat_result:
-    return os.stat_result((0o100644, inode, 1, 2, 0, 0, 0, 0, 0, 0))
-
-
-def test_a_change_of_one_name_is_a_change_of_all() -> None:
-    """Also after one of them, or the directory above it, was renamed."""
-    links = LinkTable()
-    for path in (b"a/x", b"b/y", b"b/z"):
-        links.note(path, stat_of(5))
-    links.note(b"other", stat_of(6))
-    assert links.touched({b"a/x": 1}) == {b"b/y": 1, b"b/z": 1}
-    links.move(b"b", b"c/d")
-    links.forget(b"c/d/z")
-    assert links.touched({b"a/x": 2}) == {b"c/d/y": 2}
-    assert links.touched({b"other": 1}) == {}

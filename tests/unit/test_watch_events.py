@@ -36,9 +36,6 @@ class FakeDirectories:
     def missed_directory(self, wd: int) -> None:
         self.diary.append(("missed", wd))
 
-    def file_moved(self, old: bytes | None, new: bytes) -> None:
-        self.diary.append(("file", old, new))
-
 
 class Folding:
     """A Fold and its fakes."""
@@ -126,7 +123,7 @@ def test_a_file_move_is_paired_by_its_cookie() -> None:
         ("entry", b"sub/x", None),
     ]
     assert folding.take((SUB, kernel.MOVED_TO, 9, b"b")) == [("entry", b"sub/b", b"a")]
-    assert folding.directories.diary == [("file", b"a", b"sub/b")]
+    assert folding.directories.diary == []
 
 
 def test_half_a_move_has_no_origin() -> None:
