@@ -28,6 +28,7 @@ from shardsync.units import human_duration
 
 _SILENT_SECONDS = 60.0
 """Six heartbeats of a Watcher."""
+_LEAST_FREE_BYTES = 64 * 1024
 _SCANNING = frozenset({ShardState.STARTING, ShardState.SCANNING})
 
 
@@ -54,6 +55,7 @@ class StatusReader:
         problems: list[str] = []
         if not self._may_look(problems):
             return Status(problems=tuple(problems))
+        self._look_for_space(problems)
         plan = self._plan(problems)
         self._forget_all_but(plan)
         shards = tuple(self._shard(shard) for shard in plan.observing())
@@ -91,6 +93,17 @@ class StatusReader:
             )
             return False
         return True
+
+    def _look_for_space(self, problems: list[str]) -> None:
+        """A Watcher whose disk is full cannot even write into its Journal that it is."""
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(self._state.path)
+            # No blocks at all: a file system that does not count them.
+            if disk.f_blocks and disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
+                problems.append(
+                    f"state directory {self._state.path}: its disk is full: changes wait to be"
+                    " journaled, and nothing is sent; make room"
+                )
 
     def _plan(self, problems: list[str]) -> Plan:
         try:

@@ -116,10 +116,15 @@ class FirstContact:
         listing = await self._transport.list_root()
         if listing.result.outcome is Outcome.NOTHING:
             raise NodeTrouble(listing.result)
+        pending = self._pending_names()
         expected = {
-            name for name, is_dir in self._view.names() if not self._is_excluded(name, is_dir)
+            name
+            for name, is_dir in self._view.names()
+            if not self._is_excluded(name, is_dir)
+            # What is pending of a directory may be itself alone, or one file of thousands.
+            and not pending.get(name, Want(0)) & (Want.TREE if is_dir else ~Want(0))
         }
-        lost = expected - set(listing.names) - self._pending_names()
+        lost = expected - set(listing.names)
         if listing.is_cut or not lost:
             return False
         self._log.warning(
@@ -129,8 +134,8 @@ class FirstContact:
         self.reconcile(state=NodeState.BACKING_OFF)
         return True
 
-    def _pending_names(self) -> set[bytes]:
-        """Names at the top below which something is pending: the Node need not have them yet."""
+    def _pending_names(self) -> dict[bytes, Want]:
+        """Names at the top that are pending themselves: the Node need not have them yet."""
         unread = self._journals.unread(
             self._state.read.cursors(self._node.key), limit=_PENDING_LIMIT
         )
@@ -138,7 +143,7 @@ class FirstContact:
         fold(unread.rows, folded)
         subtree = os.fsencode(self._node.subtree)
         inside = (rebase(item.path, item.want, subtree) for item in folded.values())
-        return {path.partition(b"/")[0] for path, _ in filter(None, inside)}
+        return {path: want for path, want in filter(None, inside) if b"/" not in path}
 
     def check_root(self) -> None:
         """Raise RootLost unless the Tree's root is what it was."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
@@ -190,6 +192,28 @@ def test_a_watcher_that_is_stuck_is_told(
     assert run(["status"]) == 0
 
 
+@pytest.mark.root
+def test_a_full_state_disk_is_told(made: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
+    """The Watchers cannot write that they cannot write: status looks at the disk itself."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "none", str(made.state.path)]
+    subprocess.run(mount, check=True, timeout=30)
+    try:
+        made.state.make()
+        _follow(made)
+        made.hold(*ALL_LOCKS)
+        assert run(["status"]) == 0
+        with contextlib.suppress(OSError), (made.state.path / "fill").open("wb", 0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        capsys.readouterr()
+        assert run(["status"]) == 14
+        assert "its disk is full" in capsys.readouterr().err
+    finally:
+        made.close()
+        subprocess.run(["umount", str(made.state.path)], check=True, timeout=30)
+
+
+@pytest.mark.root
 def test_another_users_state_is_not_called_down(
     made: HandMade, capsys: pytest.CaptureFixture[str]
 ) -> None:
