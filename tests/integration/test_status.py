@@ -210,7 +210,8 @@ def test_a_full_state_disk_is_told(made: HandMade, capsys: pytest.CaptureFixture
         assert "its disk is full" in capsys.readouterr().err
     finally:
         made.close()
-        subprocess.run(["umount", str(made.state.path)], check=True, timeout=30)
+        # Lazily: readers of the command may not have been collected yet.
+        subprocess.run(["umount", "-l", str(made.state.path)], check=True, timeout=30)
 
 
 @pytest.mark.root
