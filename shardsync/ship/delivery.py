@@ -24,6 +24,7 @@ from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.fold import Pending
+from shardsync.ship.janitor import Janitor
 from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.messages import FailureKind
@@ -159,6 +160,7 @@ class Delivery:
         again: bool = False,
         live: bool = True,
         find_extraneous: bool = True,
+        sweep: bool = False,
     ) -> Delivered:
         """Bring everything pending onto the Node; what fails alone is returned, not raised.
 
@@ -167,6 +169,7 @@ class Delivery:
         `find_extraneous`: look for what the Node has beside trees and listings.
         `again`: these paths failed before, so what they may replace is counted, too.
         `live`: Changes or their retries, which delete their own path on every Node.
+        `sweep`: a run for these paths may have been killed, and have left a file of ours.
 
         Raises RootLost, NodeTrouble, TooManyDeletions: nothing then counts as shipped.
         """
@@ -188,13 +191,15 @@ class Delivery:
         if plan.has_root_files:
             files = (await self._names_in_root())[1]
             plan.content.update(dict.fromkeys(files, 0))
-        if plan.trees:
-            await self._ship_trees(plan, delivered, compare)
+        await self._ship_trees(plan, delivered, compare)
         await self._ship_flat(plan, delivered, compare)
         returning = {*plan.gone, *plan.replaced}
         await self._empty_returned(returning, delivered, allow_delete=allow_delete)
         if find_extraneous and (plan.trees or plan.listings):
             await self._remove_extraneous(plan, delivered, owned=owned, allow_delete=allow_delete)
+        if sweep:
+            trees = () if owned and find_extraneous else plan.trees
+            await self._sweep(plan, trees, delivered, allow_delete=allow_delete)
         return delivered
 
     async def _check_deletions(self, plan: BatchPlan, *, allow_delete: bool, again: bool) -> None:
@@ -295,6 +300,40 @@ class Delivery:
                 if looker.look(path).kind is LookKind.DIRECTORY
                 and not self._is_excluded(path, True)
             ]
+
+    async def _sweep(
+        self,
+        plan: BatchPlan,
+        trees: Iterable[bytes],
+        delivered: Delivered,
+        *,
+        allow_delete: bool,
+    ) -> None:
+        """Delete what killed runs of ours left beside these paths and below `trees`."""
+        if not self._node.delete:
+            return
+        sent = {*plan.content, *plan.attributes, *plan.gone}
+        beside = {path.rpartition(b"/")[0] for path in sent}
+        folders = self._directories(beside - {b""}) + sorted(beside & {b""})
+        found: list[Difference] = []
+        for paths, purpose in (
+            (folders, Purpose.COMPARE_LISTING),
+            (list(trees), Purpose.COMPARE),
+        ):
+            if paths:
+                found += [
+                    difference
+                    async for difference in differences(self._transport, paths, purpose=purpose)
+                    if difference.what is What.EXTRANEOUS
+                ]
+        self._check_root()
+        with self._looking() as looker:
+            janitor = Janitor(look=looker.look, listed=sent)
+            left = {item.path for item in found if janitor.is_leftover(item)}
+        delivered.foreign = [path for path in delivered.foreign if path not in left]
+        if left:
+            self._log.info("leftovers.swept", count=len(left), example=min(left))
+            await self._delete(left, delivered, allow_delete=allow_delete)
 
     async def _extraneous(self, paths: list[bytes], purpose: Purpose) -> set[bytes]:
         """What the Node has at these places and the Tree does not: the shallowest such paths."""

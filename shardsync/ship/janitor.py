@@ -10,7 +10,7 @@ form. What is found is deleted by name, through the normal path.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from shardsync.ship.comparison import Difference, What
 from shardsync.ship.look import Look, LookKind
@@ -29,11 +29,15 @@ _LONG_STEM = 240
 class Janitor:
     """Judges what a comparison of one Node calls extraneous.
 
-    `look`: what a path holds in the tree, through the pinned root.
+    `look`: what a path holds in the tree, through the pinned root. `listed`: paths
+    that were sent, of which the tree may have none any more.
     """
 
-    def __init__(self, *, look: Callable[[bytes], Look]) -> None:
+    def __init__(
+        self, *, look: Callable[[bytes], Look], listed: Container[bytes] = frozenset()
+    ) -> None:
         self._look = look
+        self._listed = listed
 
     def is_leftover(self, difference: Difference) -> bool:
         """Whether this extraneous path may be deleted as a leftover of ours."""
@@ -53,7 +57,7 @@ class Janitor:
         if _RANDOM.fullmatch(name[-6:]) is None:
             return False
         names = (prefix + stem, prefix + b"." + stem)
-        return any(self._look(path).kind in _MADE for path in names)
+        return any(path in self._listed or self._look(path).kind in _MADE for path in names)
 
     def _is_absent(self, path: bytes) -> bool:
         return self._look(path).kind in _ABSENT

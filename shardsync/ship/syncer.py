@@ -100,6 +100,8 @@ class Syncer:
         self._random = random.Random()  # noqa: S311 (jitter, no secret)
         self._is_urgent = False
         self._is_works_turn = False
+        # What was pending then may have been sent by an rsync that was killed.
+        self._unswept_until = clock.wall_us()
         self._news = asyncio.Event()
 
     @property
@@ -148,6 +150,13 @@ class Syncer:
         except StateUnusable as error:
             self._say("node.state_unusable", error)
             return Tick(did=Did.FAILED, wait_seconds=_IDLE_SECONDS, error=str(error))
+
+    def _may_be_left(self, since: int) -> bool:
+        """Whether what is pending since then may have been sent by an rsync that was killed.
+
+        That is so for all that was pending when this process started, or when a run last failed.
+        """
+        return since <= self._unswept_until
 
     async def _work(self, row: NodeRow) -> Tick:
         self._first_contact.check_root()
@@ -231,6 +240,7 @@ class Syncer:
             pending,
             owned=bool(row.owned),
             allow_delete=all(change[4] <= row.allow_delete for change in unread.rows),
+            sweep=self._may_be_left(min(change[4] for change in unread.rows)),
         )
         now = self._clock.wall_us()
         # A replay may have set a Cursor back meanwhile, and must not be undone.
@@ -302,6 +312,7 @@ class Syncer:
             live=due[0].reason in {WorkReason.RETRY, WorkReason.LINKS},
             # What was empty at first contact has nothing beside the Tree to look for.
             find_extraneous=not (row.owned and due[0].reason is WorkReason.BOOTSTRAP),
+            sweep=self._may_be_left(min(item.since for item in due)),
         )
         by_path = {item.path: item for item in pending}
         known = {item.path: item for item in due}
@@ -433,6 +444,7 @@ class Syncer:
 
     def _back_off(self, row: NodeRow, error: NodeTrouble) -> Tick:
         self._note_deleted()
+        self._unswept_until = self._clock.wall_us()
         attempts = row.attempts + 1
         delay_us = self._delay_us(attempts, _NODE_BACKOFF)
         self._state.set_node(

@@ -115,6 +115,24 @@ def test_the_message_names_node_figure_and_limit(state: StateWriter, clock: Fake
     assert caught.value.exit_code == 14
 
 
+class _Found:
+    """What a dry run of the fake Node says it has beside the Tree: a hand-written Comparison."""
+
+    def __init__(self, *extraneous: bytes) -> None:
+        self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
+        self._extraneous = extraneous
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def __aiter__(self) -> AsyncIterator[Difference]:
+        for path in self._extraneous:
+            yield Difference(path=path, what=What.EXTRANEOUS)
+
+
 class _Node:
     """A Node that answers as told and keeps what it was handed: a hand-written Shipping."""
 
@@ -122,6 +140,8 @@ class _Node:
         self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
         self.shipped: list[tuple[list[bytes], list[bytes]]] = []
         self.on_count: Callable[[], object] = bool
+        self.compared: list[list[bytes]] = []
+        self.extraneous: tuple[bytes, ...] = ()
 
     async def ship(
         self,
@@ -139,7 +159,9 @@ class _Node:
     def compare(
         self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
     ) -> Comparison:
-        raise AssertionError(f"nothing is compared here: {paths}, {purpose}, {deadline_seconds}")
+        del purpose, deadline_seconds
+        self.compared.append(list(paths))
+        return cast("Comparison", _Found(*self.extraneous))
 
     async def count_deletions(
         self, paths: Sequence[bytes], *, gone: Sequence[bytes], deadline_seconds: float
@@ -163,31 +185,13 @@ class _Node:
         self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
 
 
-class _Found:
-    """What a dry run of the fake Node says it has beside the Tree: a hand-written Comparison."""
-
-    def __init__(self, *extraneous: bytes) -> None:
-        self.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
-        self._extraneous = extraneous
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
-
-    async def __aiter__(self) -> AsyncIterator[Difference]:
-        for path in self._extraneous:
-            yield Difference(path=path, what=What.EXTRANEOUS)
-
-
 class _Racing(_Node):
     """A Node whose rsync meets the directory `back` that was gone when its path was looked at."""
 
     def __init__(self, back: Path) -> None:
         super().__init__()
         self.back = back
-        self.compared: list[list[bytes]] = []
+        self.extraneous = (b"d/old", b"d/new")
 
     async def ship(
         self, paths: Sequence[bytes], *, gone: Sequence[bytes] = (), **rest: object
@@ -196,13 +200,6 @@ class _Racing(_Node):
             self.back.mkdir()
             (self.back / "new").write_text("1")
         return await super().ship(paths, gone=gone, **rest)  # type: ignore[arg-type]  # the same
-
-    def compare(
-        self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
-    ) -> Comparison:
-        del purpose, deadline_seconds
-        self.compared.append(list(paths))
-        return cast("Comparison", _Found(b"d/old", b"d/new"))
 
 
 def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Node) -> Syncer:
@@ -482,11 +479,51 @@ def test_a_directory_that_comes_back_while_it_is_deleted_is_emptied_of_the_old(
         syncer = _syncer(instance, state, clock, node)
         await _until_idle(syncer)
         node.shipped.clear()
+        node.compared.clear()
+        clock.advance(1)
         # What `rm -rf d` journals; a look finds d missing, which stands for all below it.
         instance.changed("d/old", "d")
         assert (await syncer.tick()).did is Did.SHIPPED
         assert node.compared == [[b"d"]]
         assert node.shipped == [([], [b"d"]), ([], [b"d/old"])]
         assert state.read.work_summary(KEY)[0] == 0
+
+    asyncio.run(work())
+
+
+def test_what_a_killed_run_left_is_swept_with_the_batch_that_is_sent_again(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """After a failed run the directories of its paths are searched for `.NAME.XXXXXX`, of files
+    that are gone meanwhile, too; once that is sent, nothing is searched any more. What was
+    merely beside them stays.
+    """
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        (instance.tree / "d").mkdir()
+        (instance.tree / "d" / "big").write_text("1")
+        clock.advance(1)
+        node.breaks(Trouble.PROTOCOL)
+        instance.changed("d/big", "d/gone")
+        assert (await syncer.tick()).did is Did.FAILED
+        node.heals()
+        node.shipped.clear()
+        node.compared.clear()
+        node.extraneous = (b"d/.big.aB3dEf", b"d/.gone.aB3dEf", b"d/.other.aB3dEf", b"d/foreign")
+        clock.advance(60)
+        node.shipped.append(([b"a", b"d"], []))  # what it lists: it lost nothing meanwhile
+        assert (await syncer.tick()).did is Did.SHIPPED
+        assert node.compared == [[b"d"]]
+        assert node.shipped[1:] == [
+            ([b"d/big"], [b"d/gone"]),
+            ([], [b"d/.big.aB3dEf", b"d/.gone.aB3dEf"]),
+        ]
+        node.compared.clear()
+        instance.changed("d/big")
+        await _until_idle(syncer)
+        assert node.compared == []
 
     asyncio.run(work())
