@@ -51,6 +51,11 @@ class Cookies:
             self.flushes.pop(name, None)
             self._answered.add(name)
 
+    def answers_lost(self) -> None:
+        """What was acknowledged went into a Journal that nobody reads: answer it again."""
+        self._answered.clear()
+        self.list_again = True
+
     def take_plan_change(self) -> bool:
         """Whether a new Plan was announced since the last call."""
         changed, self._plan_changed = self._plan_changed, False

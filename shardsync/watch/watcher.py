@@ -496,6 +496,7 @@ class Watcher:
             return
         self._ledger.replace(journal)
         self._ledger.begin_epoch(EpochReason.JOURNAL_LOST)
+        self._cookies.answers_lost()
         self._scanner.sub_roots.clear()
         self._catch_up(self._clock.wall_us(), first=True)
 

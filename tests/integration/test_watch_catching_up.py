@@ -278,14 +278,19 @@ def test_a_root_that_is_missing_at_the_start_is_waited_for(watching: Watching) -
 
 
 def test_a_journal_deleted_under_its_writer_is_replaced(watching: Watching) -> None:
-    """A new Journal with another id, which the Nodes answer by reconciling."""
+    """A new Journal with another id, which the Nodes answer by reconciling. A flush that was
+    acknowledged in the old one, which nobody reads any more, is acknowledged anew.
+    """
     watching.start()
     watching.state.journal(watching.shard.id).unlink()
+    watching.touch("flush-1")
+    watching.quiet()
     assert watching.watcher is not None
     watching.watcher._last_heartbeat = -1000.0
     watching._after = 0
     watching.quiet()
     assert watching.epochs() == [EpochReason.JOURNAL_LOST]
+    assert watching.cookies().keys() == {"flush-1"}
     (watching.root / "a/f").write_text("x")
     assert watching.paths() == {b"a/f"}
 
