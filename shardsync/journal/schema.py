@@ -88,6 +88,7 @@ CREATE TABLE foreign_paths (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE links (
     tree TEXT NOT NULL, path BLOB NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+    noted_at INTEGER NOT NULL, is_gone INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (tree, path)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX links_of_file ON links (tree, device, inode);

@@ -125,12 +125,25 @@ class StateReader:
         return int(rows[0][0]) if rows else None
 
     def link_names(self, tree: str, file: LinkedFile) -> set[bytes]:
-        """All names under which this file was met, perhaps not all its own any more."""
+        """The names under which this file was met last, perhaps not all its own any more."""
         rows = self._database.rows(
-            "SELECT path FROM links WHERE tree = ? AND device = ? AND inode = ?",
+            "SELECT path FROM links WHERE tree = ? AND device = ? AND inode = ? AND is_gone = 0",
             (tree, file.device, file.inode),
         )
         return {row[0] for row in rows}
+
+    def has_links(self, tree: str) -> bool:
+        """Whether any file with several names was ever met."""
+        return bool(self._database.rows("SELECT 1 FROM links WHERE tree = ? LIMIT 1", (tree,)))
+
+    def linked_file(self, tree: str, path: bytes) -> LinkedFile | None:
+        """The file that was last met under this name, with 0 for how many names it has."""
+        rows = self._database.rows(
+            "SELECT device, inode FROM links WHERE tree = ? AND path = ?", (tree, path)
+        )
+        if not rows:
+            return None
+        return LinkedFile(device=rows[0][0], inode=rows[0][1], links=0)
 
     def is_link_searched(self, tree: str, file: LinkedFile) -> bool:
         """Whether the Tree was searched for its names since it has so many."""

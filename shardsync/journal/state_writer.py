@@ -190,17 +190,23 @@ class StateWriter:
 
     def note_links(self, tree: str, names: Mapping[bytes, LinkedFile]) -> None:
         """Remember names of files that have several."""
+        now = self._clock.wall_us()
         with self._transaction():
             self._connection.executemany(
-                "INSERT OR REPLACE INTO links (tree, path, device, inode) VALUES (?, ?, ?, ?)",
-                ((tree, path, file.device, file.inode) for path, file in names.items()),
+                "INSERT OR REPLACE INTO links (tree, path, device, inode, noted_at)"
+                " VALUES (?, ?, ?, ?, ?)",
+                ((tree, path, file.device, file.inode, now) for path, file in names.items()),
             )
 
     def forget_links(self, tree: str, file: LinkedFile, names: Iterable[bytes]) -> None:
-        """Forget names that are no longer that file's, and that it was ever searched for."""
+        """These names are no longer that file's, nor is it known to have been searched for.
+
+        Whose they were is kept for the retention: a Change may still be pending under one.
+        """
         with self._transaction():
             self._connection.executemany(
-                "DELETE FROM links WHERE tree = ? AND path = ?", ((tree, name) for name in names)
+                "UPDATE links SET is_gone = 1 WHERE tree = ? AND path = ?",
+                ((tree, name) for name in names),
             )
             self._connection.execute(
                 "DELETE FROM link_searches WHERE tree = ? AND device = ? AND inode = ?",
@@ -239,6 +245,7 @@ class StateWriter:
             execute = self._connection.execute
             execute("DELETE FROM cursor_history WHERE at < ?", (before_us,))
             execute("DELETE FROM deletions WHERE at < ?", (before_us,))
+            execute("DELETE FROM links WHERE is_gone = 1 AND noted_at < ?", (before_us,))
             execute("DELETE FROM batches WHERE finished_at < ?", (before_us,))
             execute(
                 "DELETE FROM requests WHERE state != ? AND updated_at < ?",

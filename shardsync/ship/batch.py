@@ -30,7 +30,8 @@ class BatchPlan:
     have been directories whose contents were never journaled one by one.
     `replaced`: those of `content` that were a directory before.
     `unreadable`: path -> reason; they are tried again, and never deleted.
-    `linked`: those of `content` and `attributes` that have several names.
+    `linked`: those of `content` and `attributes` that have several names;
+    `unlinked`: all that is a file with one name, or gone.
     `has_root_files`: all that lies directly in the root is wanted, too.
     """
 
@@ -45,6 +46,7 @@ class BatchPlan:
     sizes: dict[bytes, int] = field(default_factory=dict)
     has_root_files: bool = False
     linked: dict[bytes, LinkedFile] = field(default_factory=dict)
+    unlinked: list[bytes] = field(default_factory=list)
 
     def flat(self) -> Iterator[bytes]:
         """What the flat, content-comparing run is handed: what is there, then what is gone."""
@@ -142,6 +144,8 @@ class _Planner:
             self._plan.linked[item.path] = LinkedFile(
                 device=found.device, inode=found.inode, links=found.links
             )
+        elif found.kind is not LookKind.DIRECTORY:
+            self._plan.unlinked.append(item.path)
         if found.kind is LookKind.DIRECTORY:
             if not self._is_excluded(item.path, True):
                 self._place_directory(item)
@@ -162,6 +166,7 @@ class _Planner:
             self._plan.replaced.add(path)
 
     def _place_gone(self, item: Pending, path: bytes) -> None:
+        self._plan.unlinked.append(item.path)
         if self._is_excluded(path, False):
             return
         if self._is_excluded(path, True):

@@ -264,7 +264,9 @@ def _deletion_flags(
     if purpose in {Purpose.COMPARE_FLAT, Purpose.COMPARE_FLAT_CHECKSUM}:
         return ("--force", "--ignore-missing-args")
     if purpose in DRY:
-        return ("--delete", "--force", "--ignore-missing-args")
+        # --ignore-errors: else one directory that vanishes meanwhile has rsync name nothing at
+        # all of what is extraneous. Nothing is deleted here, and each name is looked at.
+        return ("--delete", "--force", "--ignore-errors", "--ignore-missing-args")
     if not node.delete:
         return ("--ignore-missing-args",)
     brake = () if max_delete is None else (f"--max-delete={max_delete}",)

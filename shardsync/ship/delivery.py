@@ -88,7 +88,7 @@ class NodeTrouble(NodeUnreachable):
     """Nothing of a run may be counted on: the Node backs off, and the same is tried again."""
 
     def __init__(self, result: RunResult) -> None:
-        super().__init__(result.message)
+        super().__init__(result.message or "rsync named no deletions")
         self.trouble = result.trouble
 
 
@@ -178,7 +178,7 @@ class Delivery:
         delivered = Delivered()
         with self._looking() as looker:
             plan = plan_batch(pending, look=looker.look, is_excluded=self._is_excluded)
-        if plan.linked:
+        if plan.linked or plan.unlinked:
             delivered.unresolved = self._add_siblings(plan)
         for path, reason in plan.unreadable.items():
             delivered.failed[path] = Failed(reason=reason, scope=Scope.TREE)
@@ -257,7 +257,7 @@ class Delivery:
             (plan.listings, Purpose.COMPARE_LISTING),
         ):
             if paths:
-                gone |= await self._extraneous(list(paths), purpose)
+                gone |= await self._extraneous(list(paths), purpose, delivered)
         if not gone:
             return
         if not owned:
@@ -284,7 +284,9 @@ class Delivery:
             return
         for _ in range(_ROUNDS):
             returned = self._directories(gone)
-            gone = await self._extraneous(returned, Purpose.COMPARE) if returned else set()
+            if not returned:
+                return
+            gone = await self._extraneous(returned, Purpose.COMPARE, delivered)
             if not gone:
                 return
             await self._delete(gone, delivered, allow_delete=allow_delete)
@@ -335,13 +337,19 @@ class Delivery:
             self._log.info("leftovers.swept", count=len(left), example=min(left))
             await self._delete(left, delivered, allow_delete=allow_delete)
 
-    async def _extraneous(self, paths: list[bytes], purpose: Purpose) -> set[bytes]:
+    async def _extraneous(
+        self, paths: list[bytes], purpose: Purpose, delivered: Delivered
+    ) -> set[bytes]:
         """What the Node has at these places and the Tree does not: the shallowest such paths."""
-        named = [
-            difference.path
-            async for difference in differences(self._transport, paths, purpose=purpose)
-            if difference.what is What.EXTRANEOUS
-        ]
+        named = []
+        async for difference in differences(self._transport, paths, purpose=purpose):
+            if difference.what is What.EXTRANEOUS:
+                named.append(difference.path)
+            elif difference.what is What.UNREADABLE:
+                delivered.failed[difference.path] = Failed(
+                    reason="could not be compared",
+                    scope=Scope.LISTING if purpose is Purpose.COMPARE_LISTING else Scope.TREE,
+                )
         self._check_root()
         gone: set[bytes] = set()
         with self._looking() as looker:
@@ -454,7 +462,9 @@ class Delivery:
         in_tree = {prefix + path: file for path, file in plan.linked.items()}
         try:
             with self._view.root.looking() as looker:
-                found = self._links.siblings(in_tree, looker.look)
+                found = self._links.siblings(
+                    in_tree, (prefix + path for path in plan.unlinked), looker.look
+                )
         except OSError as error:
             raise RootLost(f"tree {self._node.tree}: {error.strerror}") from error
         for name in found.names:
@@ -501,5 +511,5 @@ async def differences(
     ) as comparison:
         async for difference in comparison:
             yield difference
-        if comparison.result.outcome is Outcome.NOTHING:
+        if comparison.result.outcome is Outcome.NOTHING or comparison.result.stopped_deletions:
             raise NodeTrouble(comparison.result)

@@ -9,18 +9,24 @@ is looked at before it is believed, so a stale one does no harm.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from shardsync.clock import Clock
-from shardsync.journal.records import LinkedFile
+from shardsync.errors import StateUnusable
+from shardsync.journal.records import Cursor, LinkedFile
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
+from shardsync.model import Scope
+from shardsync.ship.journals import TreeJournals
 from shardsync.ship.look import Look, LookKind
 from shardsync.ship.view import NodeView
 
 _GATHER_SECONDS = 0.2
 """Links come in crowds (`cp -al`): one search for all of them."""
+_HEED_SECONDS = 5.0
+_NOTED_AT_ONCE = 1000
+"""A look costs 8 us: more at once would keep the Nodes' Batches waiting."""
 _REST = 5.0
 """After a search, that many times its length before the next."""
 
@@ -46,6 +52,7 @@ class HardLinks:
         self._log = log
         self._wanted: set[LinkedFile] = set()
         self._news = asyncio.Event()
+        self._changes = asyncio.Event()
         self._is_searching = False
         self.searches = 0
 
@@ -55,24 +62,93 @@ class HardLinks:
         return self._is_searching or bool(self._wanted)
 
     def siblings(
-        self, linked: Mapping[bytes, LinkedFile], look: Callable[[bytes], Look]
+        self,
+        linked: Mapping[bytes, LinkedFile],
+        others: Iterable[bytes],
+        look: Callable[[bytes], Look],
     ) -> Siblings:
-        """The other names of these files, each looked at; what is unresolved is searched for."""
+        """The other names of changed files, each looked at; what is unresolved is searched for.
+
+        `linked`: the changed paths that have several names now. `others`: the rest; a file
+        that had one of them as a name may have been written through it before it lost it.
+        """
         found = Siblings()
-        self._state.note_links(self._tree, linked)
+        if self._state.read.has_links(self._tree):
+            for path in others:
+                file = self._state.read.linked_file(self._tree, path)
+                if file is not None:
+                    self._add_names(path, file, look, found)
+        if linked:
+            self._state.note_links(self._tree, linked)
         for path, file in linked.items():
-            known = self._state.read.link_names(self._tree, file)
-            names = {name for name in known if _is_same(look(name), file)}
-            found.names |= names - {path}
-            stale = known - names
-            if stale:
-                self._state.forget_links(self._tree, file, stale)
-            is_searched = not stale and self._state.read.is_link_searched(self._tree, file)
-            if len(names) < file.links and not is_searched:
-                found.unresolved.add(path)
-                self._wanted.add(file)
-                self._news.set()
+            self._add_names(path, file, look, found)
         return found
+
+    def _add_names(
+        self, path: bytes, file: LinkedFile, look: Callable[[bytes], Look], found: Siblings
+    ) -> None:
+        known = self._state.read.link_names(self._tree, file)
+        names = {name for name in known if _is_same(look(name), file)}
+        found.names |= names - {path}
+        stale = known - names
+        if stale:
+            self._state.forget_links(self._tree, file, stale)
+        is_searched = not stale and self._state.read.is_link_searched(self._tree, file)
+        # A file of which only a lost name is known has an unknown number of others.
+        if not is_searched and (file.links == 0 or len(names) < file.links):
+            found.unresolved.add(path)
+            self._wanted.add(file)
+            self._news.set()
+
+    def note(self, paths: Iterable[bytes]) -> None:
+        """Meet changed paths as soon as they are journaled, however far behind the Nodes are.
+
+        A name made, written through and removed again would otherwise be gone before
+        anybody looked. Raises OSError where the root cannot be looked at.
+        """
+        with self._view.looking() as looker:
+            linked = {}
+            for path in paths:
+                seen = looker.look(path)
+                if seen.kind is LookKind.FILE and seen.links > 1:
+                    linked[path] = LinkedFile(
+                        device=seen.device, inode=seen.inode, links=seen.links
+                    )
+            if linked:
+                self.siblings(linked, (), looker.look)
+
+    def heed(self) -> None:
+        """A Journal has grown."""
+        self._changes.set()
+
+    async def follow(self, journals: TreeJournals, stopping: asyncio.Event) -> None:
+        """Note the names of linked files as their Changes are journaled, until told to stop.
+
+        Starts at what is newest now: what came before waits for the Nodes' own looks.
+        """
+        cursors: dict[str, Cursor] | None = None
+        while not stopping.is_set():
+            self._changes.clear()
+            try:
+                cursors = self._next(journals, cursors)
+            except (OSError, StateUnusable) as error:
+                self._log.debug("links.not_noted", error=error)
+            await _either(self._changes, stopping, _HEED_SECONDS)
+
+    def _next(
+        self, journals: TreeJournals, cursors: dict[str, Cursor] | None
+    ) -> dict[str, Cursor]:
+        if cursors is None:
+            return journals.newest()
+        standing = journals.standing(cursors)
+        cursors = {**cursors, **standing.fresh}
+        for shard in (*standing.lost, *standing.behind):
+            cursors[shard] = journals.newest()[shard]
+        unread = journals.unread(cursors, limit=_NOTED_AT_ONCE)
+        self.note({row[1] for row in unread.rows if row[2] == Scope.ENTRY})
+        if len(unread.rows) >= _NOTED_AT_ONCE:
+            self._changes.set()
+        return {**cursors, **unread.cursors}
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Search whenever something is wanted, until told to stop."""

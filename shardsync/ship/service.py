@@ -119,10 +119,12 @@ class SyncService:
             asyncio.create_task(self._guarded("syncer", self._run_syncer(post)))
             for post in self._posts.values()
         ]
-        tasks += [
-            asyncio.create_task(self._guarded("links", tree.links.run(self._stopping)))
-            for tree in self._trees.values()
-        ]
+        for tree in self._trees.values():
+            links = (
+                tree.links.run(self._stopping),
+                tree.links.follow(tree.journals, self._stopping),
+            )
+            tasks += [asyncio.create_task(self._guarded("links", work)) for work in links]
         tasks.append(asyncio.create_task(self._guarded("operator", self._run_operator(operator))))
         tasks.append(asyncio.create_task(self._guarded("housekeeping", self._keep_house())))
         try:
@@ -342,6 +344,9 @@ class SyncService:
         self._wake(None)
 
     def _wake(self, tree: str | None) -> None:
+        for name, served in self._trees.items():
+            if tree in {None, name}:
+                served.links.heed()
         for key, post in self._posts.items():
             if tree in {None, key[0]}:
                 post.station.syncer.wake()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shardsync.journal.requests import RequestKind
 from shardsync.model import Kind, Scope
 from tests.support.compare import differences
 from tests.support.nodes import local_node
+from tests.support.shipping import ask
 from tests.support.sync import Instance, run, running
 
 
@@ -64,5 +66,31 @@ def test_a_name_outside_the_tree_is_searched_for_once(tmp_path: Path) -> None:
             assert (tmp_path / "node" / "a").read_text() == "22222"
             (tree,) = sync.service.trees()
             assert tree.links.searches == 1
+
+    run(work)
+
+
+def test_a_name_that_is_gone_before_the_node_is_ready_is_not_forgotten(tmp_path: Path) -> None:
+    """Linked, written through the new name, which is then removed, all while the Node is away."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    (tree / "a").write_text("1")
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            await ask(sync, RequestKind.PAUSE, nodes=("web1",))
+            os.link(tree / "a", tree / "b")
+            instance.changed("b")
+            await sync.until(lambda: bool(sync.state.read.linked_file("main", b"b")))
+            (tree / "b").write_text("2")
+            instance.changed("b")
+            (tree / "b").unlink()
+            instance.changed("b")
+            await ask(sync, RequestKind.RESUME, nodes=("web1",))
+            await sync.followed()
+            assert (node / "a").read_text() == "2"
+            assert differences(tree, node) == []
 
     run(work)
