@@ -112,8 +112,7 @@ class Lifecycle:
                 return self._complete()
             ended = self._end_leftovers()
             self._check_free(settings)
-            replace_file(
-                self._state.supervisord_conf,
+            self._write_conf(
                 build_conf(
                     programs or commands(self._state, settings.source),
                     pool=self._pool(settings),
@@ -126,6 +125,12 @@ class Lifecycle:
                 return None
             start_supervisord(self._state)
             return self._wait_until_up(ended)
+
+    def _write_conf(self, text: str) -> None:
+        try:
+            replace_file(self._state.supervisord_conf, text)
+        except OSError as error:
+            raise StateUnusable(f"{self._state.supervisord_conf}: {error.strerror}") from error
 
     def down(self) -> Stopped:
         """Stop everything cleanly: Watchers drain, the sync process ends its Batches.

@@ -79,7 +79,7 @@ class Territory:
             return
         found = look_at(self._scanner.absolute(path))
         if found is None or found.st_ino != self._table.inode(wd):
-            self._leave(wd)
+            self._lose(wd)
 
     def directory_came(self, wd: int, name: bytes, *, moved: bool, origin: bytes | None) -> None:
         folder = self._table.path(wd)
@@ -153,7 +153,8 @@ class Territory:
                 continue
             found = look_at(self._scanner.absolute(path))
             if found is None or found.st_ino != self._table.inode(wd):
-                self._leave(wd)
+                self._lose(wd)
+                suspects.add(wd)
                 continue
             self._list_suspect(wd, path, found)
 
@@ -300,6 +301,16 @@ class Territory:
             sub_root=self._scanner.sub_roots.get(device, 0),
             device=device,
         )
+
+    def _lose(self, wd: int) -> None:
+        """It is not where it should be: moved away, or only one of those above it was renamed.
+
+        In that case no event of its own will tell, so the one above is listed again.
+        """
+        binding = self._table.binding(wd)
+        self._leave(wd)
+        if binding is not None:
+            self.missed_directory(binding[0])
 
     def _leave(self, wd: int) -> None:
         """It is outside from now on. Forgotten at once: at the same place it would be another."""

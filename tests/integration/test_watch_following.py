@@ -57,6 +57,24 @@ def test_a_subtree_removed_and_made_again_is_watched_again(watching: Watching) -
     assert watching.seen() == {("entry", b"a/b/new")}
 
 
+def test_a_directory_is_not_lost_when_one_above_it_is_renamed_before_its_own_event_is_read(
+    watching: Watching,
+) -> None:
+    """`mv a/b a/c; mv a d`: when the second comes between the two looks at the first, `a/c` is
+    not where it should be; it is found again below `d`, and what happens in it is journaled.
+    """
+    os.rename(watching.root / "a/b", watching.root / "a/c")
+    watching.seen()
+    assert watching.watcher is not None
+    territory = watching.watcher._territory
+    moved = territory._inotify.add(os.fsencode(watching.root / "a/c"))
+    os.rename(watching.root / "a", watching.root / "d")
+    territory.directory_moved(moved)
+    watching.seen()
+    (watching.root / "d/c/new").write_text("x")
+    assert watching.seen() == {("entry", b"d/c/new")}
+
+
 def test_attributes_alone_are_told_from_content(watching: Watching) -> None:
     """A chmod need not send the bytes again."""
     (watching.root / "a/b/old").chmod(0o600)
