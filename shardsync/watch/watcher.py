@@ -534,6 +534,10 @@ class Watcher:
         """Flush cookies read by now, if all that came before them is on its way to the Journal."""
         if not self._cookies.flushes or not self._is_settled() or self._poll_wanted:
             return []
+        # A prefix that was made anew tells the Shard of its parent, not this one.
+        self._territory.check_prefixes()
+        if not self._is_settled():
+            return []
         for path in self._pending.all(self._fold.fresh):
             self._gathered.entry(path)
         return list(self._cookies.flushes)

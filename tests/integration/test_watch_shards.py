@@ -81,6 +81,23 @@ def test_a_prefix_replaced_by_another_directory_is_followed(
     assert news.seen() == {("entry", b"news/2026/f")}
 
 
+def test_a_flush_waits_for_a_prefix_that_was_replaced_just_before(
+    pair: tuple[Watching, Watching],
+) -> None:
+    """No event tells the owner of the newcomer, so it looks before it acknowledges."""
+    whole, news = pair
+    (whole.folder / "next").mkdir()
+    os.rename(whole.root / "news", whole.folder / "gone")
+    os.rename(whole.folder / "next", whole.root / "news")
+    assert news.watcher is not None
+    news.watcher._last_look = time.monotonic() + 1000.0
+    news.touch("flush-1")
+    news.quiet()
+    told = [change.position for change in news.changes() if change.path == b"news"]
+    assert told
+    assert news.cookies()["flush-1"] >= told[0]
+
+
 def test_a_move_between_shards_is_seen_by_both(pair: tuple[Watching, Watching]) -> None:
     """One journals the going, the other the coming, each as `tree`."""
     whole, news = pair
