@@ -176,7 +176,7 @@ class Territory:
             if found is not None and top and found.st_ino == self._table.inode(top):
                 continue
             if top:
-                self._leave(top)
+                self._leave_top(prefix, top)
                 self.tops[prefix] = 0
             if found is None:
                 missing.append(prefix)
@@ -193,7 +193,7 @@ class Territory:
         for prefix in prefixes.foreign - old.foreign:
             self._drop(prefix)
         for prefix in old.mine - prefixes.mine:
-            self._leave(self.tops.pop(prefix))
+            self._leave_top(prefix, self.tops.pop(prefix))
         for prefix in prefixes.mine - old.mine:
             self.tops[prefix] = 0
         for prefix in (old.foreign | old.mine) - prefixes.foreign - prefixes.mine:
@@ -301,6 +301,11 @@ class Territory:
             sub_root=self._scanner.sub_roots.get(device, 0),
             device=device,
         )
+
+    def _leave_top(self, prefix: bytes, wd: int) -> None:
+        """Unless it was moved to below another prefix of this Shard, and is watched there."""
+        if self._table.binding(wd) == (TOP, prefix):
+            self._leave(wd)
 
     def _lose(self, wd: int) -> None:
         """It is not where it should be: moved away, or only one of those above it was renamed.

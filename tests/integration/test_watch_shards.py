@@ -81,6 +81,22 @@ def test_a_prefix_replaced_by_another_directory_is_followed(
     assert news.seen() == {("entry", b"news/2026/f")}
 
 
+def test_a_prefix_moved_below_another_of_the_same_shard_is_still_watched(
+    pair: tuple[Watching, Watching],
+) -> None:
+    """It is no prefix any more, and what happens in it is this Shard's business all the same."""
+    whole, news = pair
+    os.rename(whole.root / "news", whole.root / "a/deep/moved")
+    news.seen()
+    time.sleep(1.1)
+    news.seen()
+    time.sleep(1.1)
+    news.seen()
+    (whole.root / "a/deep/moved/f").write_text("x")
+    (whole.root / "a/deep/moved/2024/f").write_text("x")
+    assert news.paths() == {b"a/deep/moved/f", b"a/deep/moved/2024/f"}
+
+
 def test_a_flush_waits_for_a_prefix_that_was_replaced_just_before(
     pair: tuple[Watching, Watching],
 ) -> None:
