@@ -14,7 +14,7 @@ import pytest
 from shardsync.control.lifecycle import Started
 from shardsync.control.processes import find
 from shardsync.control.supervisord import ProgramState, SupervisorClient
-from shardsync.errors import AlreadyRunning, NotRunning
+from shardsync.errors import AlreadyRunning, NotRunning, StateUnusable
 from shardsync.journal.locks import FileLock, holder
 from shardsync.journal.plan import PlanState, read_plan
 from tests.support.instances import Instance, eventually, instance
@@ -74,6 +74,14 @@ def test_up_and_down_say_what_is_already_so(made: Instance) -> None:
     made.lifecycle().down()
     assert made.lifecycle().down().programs == ()
     up(made)
+
+
+def test_a_state_directory_that_cannot_be_written_is_no_bug(made: Instance) -> None:
+    """As on a full disk: `up` says which file, and exits 12."""
+    made.state.make()
+    made.state.supervisord_conf.with_name("supervisord.conf.new").mkdir()
+    with pytest.raises(StateUnusable, match=r"supervisord\.conf: Is a directory"):
+        up(made)
 
 
 def test_supervisorctl_drives_every_program(made: Instance) -> None:
