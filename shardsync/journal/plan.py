@@ -123,7 +123,10 @@ def read_plan(path: Path) -> Plan | None:
     try:
         return _decode(text)
     except (KeyError, TypeError, ValueError) as error:
-        raise StateUnusable(f"plan {path}: not a Plan of this version: {error}") from error
+        raise StateUnusable(
+            f"plan {path}: not a Plan of this version: {error}",
+            hint="move it away and start again: a new Plan is made, the Nodes are compared",
+        ) from error
 
 
 def write_plan(path: Path, plan: Plan) -> None:

@@ -152,7 +152,7 @@ class Operator:
         except (UsageError, NodesFailed, SinceTooOld, StateUnusable) as error:
             self._answer(request, exit_code=error.exit_code, message=str(error))
         except OSError as error:
-            message = f"the tree cannot be read: {error.strerror}"
+            message = f"the tree cannot be read: {error.strerror or error}"
             self._answer(request, exit_code=NodesFailed.exit_code, message=message)
 
     def _chosen(self, request: Request) -> list[Station]:
@@ -390,7 +390,8 @@ class Operator:
 
     def _is_answered(self, running: _Running, station: Station) -> bool:
         row = self._state.read.nodes()[station.key]
-        if not row.contacted:
+        # On a Tree that is halted nobody can say what is missing.
+        if not row.contacted or station.root.trouble is not None:
             return False
         if not self._reached(running, station):
             return False

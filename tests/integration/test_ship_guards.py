@@ -117,6 +117,28 @@ def test_a_lost_root_deletes_nothing_and_heals(
     run(work)
 
 
+def test_a_flush_on_a_halted_tree_does_not_say_all_is_well(tmp_path: Path) -> None:
+    """Even with nothing pending: what changed under a lost root, nobody can say."""
+    instance = Instance(tmp_path)
+    fill(instance.tree, {"d/page": "1"})
+    instance.nodes = [local_node(tmp_path / "node")]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            heal = _missing(instance.tree)
+            await sync.until(lambda: bool(sync.state.read.tree_halted("main")))
+            answer = await ask(sync, RequestKind.FLUSH, positions=newest(instance))
+            assert answer.exit_code == 14
+            assert "missing" in answer.message
+            heal()
+            await sync.until(lambda: not sync.state.read.tree_halted("main"))
+            answer = await ask(sync, RequestKind.FLUSH, positions=newest(instance))
+            assert answer.exit_code == 0
+
+    run(work)
+
+
 def test_an_idle_node_heals_without_an_error_left(tmp_path: Path) -> None:
     """A root that was away while nothing was pending leaves no old error behind."""
     instance = Instance(tmp_path)
