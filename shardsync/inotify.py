@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import struct
-import termios
 import warnings
 
 with warnings.catch_warnings():
@@ -118,11 +116,6 @@ class Inotify:
             return os.read(self.fd, READ_BYTES)
         except BlockingIOError:
             return b""
-
-    def queued_bytes(self) -> int:
-        """Bytes waiting to be read."""
-        answer = fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0")
-        return int.from_bytes(answer, "little", signed=False)
 
     def close(self) -> None:
         """Give the instance and all its watches back. Idempotent."""

@@ -68,11 +68,6 @@ class StateDirectory:
         """Supervisord's unix socket, 0700."""
         return self.path / "supervisor.sock"
 
-    @property
-    def supervisord_pid(self) -> Path:
-        """Supervisord's pid file."""
-        return self.path / "supervisord.pid"
-
     def make(self) -> None:
         """Make the directory and its folders, 0700. Idempotent. Raises OSError."""
         for folder in (self.path, self.cookies, self.requests, self.locks, self.logs):

@@ -16,7 +16,7 @@ from shardsync.clock import Clock
 from shardsync.config.settings import Settings
 from shardsync.control.counting import processors
 from shardsync.control.planner import wanted_shards
-from shardsync.control.processes import SUPERVISORD, Found, end, find, wait_for_end
+from shardsync.control.processes import Found, end, find, wait_for_end
 from shardsync.control.programs import (
     COORDINATOR,
     SYNC,
@@ -262,8 +262,3 @@ def lifecycle(state: StateDirectory, clock: Clock) -> Lifecycle:
     return Lifecycle(
         state=state, clock=clock, client=SupervisorClient(socket=state.supervisor_socket)
     )
-
-
-def is_supervised(state: StateDirectory) -> bool:
-    """Whether a supervisord of this state directory lives, answering or not."""
-    return any(process.module == SUPERVISORD for process in find(state))

@@ -94,15 +94,6 @@ class JournalReader:
         )
         return int(rows[0][0]) if rows else None
 
-    def newest_of(self, path: bytes) -> Change | None:
-        """The newest Change of this very path, or None."""
-        rows = self._database.rows(
-            "SELECT position, path, scope, kind, observed_at, moved_from FROM changes"
-            " WHERE path = ? ORDER BY position DESC LIMIT 1",
-            (path,),
-        )
-        return _change(rows[0]) if rows else None
-
     def newest_covering(self, path: bytes) -> Change | None:
         """The newest Change that bids to look at `path`: its own, a tree above it, or the
         listing of its directory.

@@ -202,11 +202,6 @@ class StateReader:
         )
         return [row[0] for row in rows]
 
-    def sync_process(self) -> tuple[int, int] | None:
-        """(pid, started at) of the newest sync process; None: there never was one."""
-        rows = self._database.rows("SELECT pid, started_at FROM sync_process")
-        return (int(rows[0][0]), int(rows[0][1])) if rows else None
-
     def close(self) -> None:
         """Let go of the file. Idempotent; the next call opens it anew."""
         self._database.close()

@@ -140,7 +140,6 @@ def rsync_command(
     filters: tuple[str, ...] = (),
     max_delete: int | None = None,
     capabilities: Capabilities | None = None,
-    omit_directory_times: bool = False,
     dry_run: bool = False,
     run_as: RunAs | None = None,
     program: str = "rsync",
@@ -148,8 +147,7 @@ def rsync_command(
     """The command that ships to `node`, or compares it with, the directory open as `source_fd`.
 
     `filters`: the Node's excludes as rsync arguments. `max_delete`: rsync's own brake,
-    None for none. `omit_directory_times`: for a run beside another one, which would spoil
-    those. `environment`: ours, of which hardly anything is handed on.
+    None for none. `environment`: ours, of which hardly anything is handed on.
     """
     able = Capabilities() if capabilities is None else capabilities
     argv = (
@@ -157,7 +155,6 @@ def rsync_command(
         *_content_flags(purpose, able),
         *_deletion_flags(node, purpose, filters, max_delete, able),
         *filters,
-        *(("-O",) if omit_directory_times else ()),
         *(("-n",) if dry_run else ()),
         f"--timeout={TIMEOUT_SECONDS}",
         "--stats",

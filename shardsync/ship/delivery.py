@@ -118,7 +118,6 @@ class Delivered:
     failed: dict[bytes, Failed] = field(default_factory=dict)
     foreign: list[bytes] = field(default_factory=list)
     unresolved: set[bytes] = field(default_factory=set)
-    runs: int = 0
 
 
 class Delivery:
@@ -280,7 +279,7 @@ class Delivery:
         rsync sends such a directory as it is and deletes nothing in it; the Changes of what it
         held before were folded into its own, and those of its new contents do not name the old.
         """
-        if not self._node.delete:
+        if not (gone and self._node.delete):
             return
         for _ in range(_ROUNDS):
             returned = self._directories(gone)
@@ -382,7 +381,6 @@ class Delivery:
                     2 * self._entries_allowed if self._entries_allowed > _FEW_DELETIONS else None
                 ),
             )
-        delivered.runs += 1
         if result.outcome is Outcome.NOTHING:
             await self._halve(paths, gone, purpose, delivered, result)
             return

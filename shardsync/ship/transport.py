@@ -191,15 +191,6 @@ class NodeTransport:
             return await self.count_deletions(paths, gone=gone, deadline_seconds=deadline_seconds)
         return result
 
-    async def ship_beside(
-        self, paths: Sequence[bytes], *, purpose: Purpose, deadline_seconds: float
-    ) -> RunResult:
-        """Ship big files beside Batches: their directories' mtimes are left to the next Batch."""
-        async with self._turn():
-            return await self._run(
-                purpose, paths, deadline_seconds=deadline_seconds, omit_directory_times=True
-            )
-
     def compare(
         self,
         paths: Sequence[bytes],
@@ -384,7 +375,6 @@ class NodeTransport:
         deadline_seconds: float,
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
-        omit_directory_times: bool = False,
         dry_run: bool = False,
     ) -> RunResult:
         try:
@@ -392,7 +382,6 @@ class NodeTransport:
                 purpose,
                 max_delete=max_delete,
                 on_line=on_line,
-                omit_directory_times=omit_directory_times,
                 dry_run=dry_run,
             )
         except OSError as error:
@@ -437,7 +426,6 @@ class NodeTransport:
         *,
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
-        omit_directory_times: bool = False,
         dry_run: bool = False,
     ) -> RsyncRun:
         source = self._open_source()
@@ -448,7 +436,6 @@ class NodeTransport:
                 filters=self._filters,
                 max_delete=max_delete,
                 on_line=on_line,
-                omit_directory_times=omit_directory_times,
                 dry_run=dry_run,
             )
         finally:
@@ -463,7 +450,6 @@ class NodeTransport:
         filters: tuple[str, ...],
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
-        omit_directory_times: bool = False,
         dry_run: bool = False,
     ) -> RsyncRun:
         command = rsync_command(
@@ -474,7 +460,6 @@ class NodeTransport:
             filters=filters,
             max_delete=self._max_delete if max_delete is None else max_delete,
             capabilities=self.capabilities,
-            omit_directory_times=omit_directory_times,
             dry_run=dry_run,
             run_as=find_user(self._node.run_as) if self._node.run_as else None,
             program=self._program,

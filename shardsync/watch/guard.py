@@ -35,12 +35,3 @@ def look_at(path: bytes) -> os.stat_result | None:
     except OSError:
         return None
     return found if stat.S_ISDIR(found.st_mode) else None
-
-
-def is_empty(path: bytes) -> bool:
-    """Whether a directory has no entries (or cannot be listed)."""
-    try:
-        with os.scandir(path) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True

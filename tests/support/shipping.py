@@ -12,11 +12,8 @@ from shardsync.config.settings import NodeSettings
 from shardsync.journal.records import Answer, NodeKey, NodeRow
 from shardsync.journal.requests import Request, RequestKind, RequestState, new_request_id, send
 from shardsync.journal.state_writer import StateWriter
-from shardsync.log import Log
-from shardsync.ship.observer import Unobserved
-from shardsync.ship.service import SyncService
 from tests.support.nodes import RsyncDaemon, Sshd, local_node
-from tests.support.sync import Instance, Running
+from tests.support.sync import Instance, Running, begun
 
 KEY: NodeKey = ("main", "web1")
 
@@ -98,22 +95,9 @@ async def killed_at_exit(
     open_state: Callable[[Instance], StateWriter] | None = None,
 ) -> AsyncIterator[Running]:
     """A sync process that is cut off where it stands: no tick is finished, nothing is recorded."""
-    instance.write_plan()
-    if open_state is None:
-        state = StateWriter.open(instance.state_dir.state_db, clock=instance.clock)
-    else:
-        state = open_state(instance)
-    service = SyncService(
-        settings=instance.settings(),
-        state=state,
-        observer=Unobserved(),
-        environment=dict(os.environ),
-        clock=instance.clock,
-        log=Log("test"),
-    )
-    task = asyncio.create_task(service.serve())
+    sync, task = begun(instance, None if open_state is None else open_state(instance))
     try:
-        yield Running(instance, service, state)
+        yield sync
     finally:
         task.cancel()
         await asyncio.wait({task}, timeout=30)

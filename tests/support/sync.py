@@ -136,11 +136,13 @@ class Running:
         return True
 
 
-@contextlib.asynccontextmanager
-async def running(instance: Instance) -> AsyncIterator[Running]:
-    """The sync process of an instance, from start to clean stop."""
+def begun(
+    instance: Instance, state: StateWriter | None = None
+) -> tuple[Running, asyncio.Task[None]]:
+    """The sync process of an instance, started; whoever asked for it ends its task."""
     instance.write_plan()
-    state = StateWriter.open(instance.state_dir.state_db, clock=instance.clock)
+    if state is None:
+        state = StateWriter.open(instance.state_dir.state_db, clock=instance.clock)
     service = SyncService(
         settings=instance.settings(),
         state=state,
@@ -149,11 +151,17 @@ async def running(instance: Instance) -> AsyncIterator[Running]:
         clock=instance.clock,
         log=Log("test"),
     )
-    task = asyncio.create_task(service.serve())
+    return Running(instance, service, state), asyncio.create_task(service.serve())
+
+
+@contextlib.asynccontextmanager
+async def running(instance: Instance) -> AsyncIterator[Running]:
+    """The sync process of an instance, from start to clean stop."""
+    sync, task = begun(instance)
     try:
-        yield Running(instance, service, state)
+        yield sync
     finally:
-        service.stop()
+        sync.service.stop()
         await asyncio.wait_for(task, 30)
 
 
