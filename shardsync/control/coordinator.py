@@ -17,7 +17,7 @@ from shardsync.clock import Clock
 from shardsync.config.settings import Settings
 from shardsync.control.journals import Journals
 from shardsync.control.memory import MEMORY_FILE, Memory, read_memory, write_memory
-from shardsync.control.partition import allot, cut
+from shardsync.control.partition import allot, cut, loads
 from shardsync.control.planner import (
     Fresh,
     Waiting,
@@ -190,7 +190,7 @@ class Coordinator:
             found = replan(
                 plan,
                 tree,
-                cut(counts[tree], shares[tree]),
+                loads(counts[tree], cut(counts[tree], shares[tree])),
                 progress=progress,
                 pool=self._slots.count(),
                 fresh=fresh,

@@ -39,6 +39,21 @@ def allot(totals: Mapping[str, int], shards: int) -> dict[str, int]:
     return allotted
 
 
+def loads(counts: Mapping[bytes, int], regions: Sequence[Region]) -> dict[Region, int]:
+    """How many of the counted directories each Region owns.
+
+    A prefix that was not counted (made since) weighs nothing.
+    """
+    owner = {prefix: region for region in regions for prefix in region}
+    found = dict.fromkeys(regions, 0)
+    for prefix, region in owner.items():
+        weight = counts.get(prefix, 0)
+        found[region] += weight
+        if prefix:
+            found[owner[_listed_above(prefix, owner)]] -= weight
+    return {region: max(load, 0) for region, load in found.items()}
+
+
 def _split(counts: Mapping[bytes, int], shards: int) -> dict[bytes, int]:
     """Pieces: prefix -> directories that it owns. Split until none outweighs half a fair share."""
     total = max(counts.get(b"", 1), 1)

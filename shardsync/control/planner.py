@@ -8,11 +8,11 @@ Plan on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from shardsync.config.settings import Settings
-from shardsync.control.partition import Region, allot, cut, holes
+from shardsync.control.partition import Region, allot, cut, holes, loads
 from shardsync.journal.plan import Origin, Plan, PlannedShard, PlanState
 from shardsync.journal.progress import Progress
 from shardsync.model import JournalId, ShardId, ShardState
@@ -57,8 +57,8 @@ def plan_first(
     for tree in counts:
         if plan.observing(tree):
             continue
-        for region in cut(counts[tree], shares[tree]):
-            plan = _with(plan, _new_shard(plan, tree, region, fresh))
+        for region, load in loads(counts[tree], cut(counts[tree], shares[tree])).items():
+            plan = _with(plan, _new_shard(plan, tree, region, load, fresh))
     return plan
 
 
@@ -70,7 +70,7 @@ def retire_trees(plan: Plan, trees: frozenset[str]) -> Plan:
 def replan(
     plan: Plan,
     tree: str,
-    regions: Sequence[Region],
+    regions: Mapping[Region, int],
     *,
     progress: Mapping[ShardId, Progress],
     pool: int,
@@ -78,9 +78,10 @@ def replan(
 ) -> Plan | Waiting:
     """`plan` with new Shards beside the active ones, on the way to the Tree cut in `regions`.
 
-    A Shard whose Region stays as it is stays; the others are replaced. `plan`
-    itself comes back where nothing changes. Waits where `is_blocked`, and for
-    free slots.
+    `regions`: each with the directories that it is thought to own. A Shard
+    whose Region stays as it is stays; the others are replaced. `plan` itself
+    comes back where nothing changes. Waits where `is_blocked`, and for free
+    slots.
     """
     blocked = is_blocked(plan, tree, progress)
     if blocked is not None:
@@ -91,7 +92,7 @@ def replan(
         shard.prefixes
         for shard in active
         if shard.prefixes in regions
-        and holes(shard.prefixes, present) == holes(shard.prefixes, regions)
+        and holes(shard.prefixes, present) == holes(shard.prefixes, list(regions))
     }
     replaced = [shard for shard in active if shard.prefixes not in kept]
     made = [region for region in regions if region not in kept]
@@ -104,7 +105,7 @@ def replan(
     since = min((progress[shard.id].watermark_us or 0 for shard in replaced), default=None)
     for region in made:
         shard = replace(
-            _new_shard(plan, tree, region, fresh),
+            _new_shard(plan, tree, region, regions[region], fresh),
             made_by=Origin.REPLAN,
             since_us=since,
             state=PlanState.NEW,
@@ -165,7 +166,9 @@ def _is_following(progress: Progress | None) -> bool:
     )
 
 
-def _new_shard(plan: Plan, tree: str, region: Region, fresh: Fresh) -> PlannedShard:
+def _new_shard(
+    plan: Plan, tree: str, region: Region, directories: int, fresh: Fresh
+) -> PlannedShard:
     used = {shard.slot for shard in plan.observing()}
     return PlannedShard(
         id=_next_id(plan, tree, fresh.taken),
@@ -173,6 +176,7 @@ def _new_shard(plan: Plan, tree: str, region: Region, fresh: Fresh) -> PlannedSh
         slot=next(slot for slot in range(len(used) + 1) if slot not in used),
         prefixes=region,
         journal_id=fresh.journal_id(),
+        directories=directories,
     )
 
 

@@ -46,7 +46,8 @@ class PlannedShard:
     longest prefix listed by any Shard of the Tree decides. `since_us`: the
     Watermark that a re-plan's Shard catches up from, Unix microseconds.
     `replaces`: the Shards that a re-plan's Shard takes its prefixes over from;
-    all of them retire when it and its like become active.
+    all of them retire when it and its like become active. `directories`: how
+    many it was thought to own when it was planned; 0 where unknown.
     """
 
     id: ShardId
@@ -58,6 +59,7 @@ class PlannedShard:
     since_us: int | None = None
     state: PlanState = PlanState.ACTIVE
     replaces: tuple[ShardId, ...] = ()
+    directories: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,7 @@ def _encode(plan: Plan) -> str:
             "since_us": shard.since_us,
             "state": shard.state.value,
             "replaces": list(shard.replaces),
+            "directories": shard.directories,
         }
         for shard in plan.shards
     ]
@@ -186,6 +189,7 @@ def _decode(text: str) -> Plan:
                 since_us=item["since_us"],
                 state=PlanState(item["state"]),
                 replaces=tuple(ShardId(replaced) for replaced in item["replaces"]),
+                directories=int(item["directories"]),
             )
             for item in raw["shards"]
         ),

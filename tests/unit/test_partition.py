@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardsync.control.partition import Region, allot, cut, holes
+from shardsync.control.partition import Region, allot, cut, holes, loads
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff", b"a b"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(b"/".join)
@@ -102,6 +102,13 @@ def test_trees_share_the_shards_by_weight_but_none_goes_without() -> None:
     """Each Tree has at least one Shard, the big one has the rest."""
     assert allot({"big": 900, "small": 1}, 4) == {"big": 3, "small": 1}
     assert allot({"a": 1, "b": 1, "c": 1}, 2) == {"a": 1, "b": 1, "c": 1}
+
+
+@given(own=OWN, shards=st.integers(min_value=1, max_value=9))
+def test_loads_add_up_to_the_tree(own: dict[bytes, int], shards: int) -> None:
+    """Each counted directory is one Region's."""
+    counts = totals(own)
+    assert sum(loads(counts, cut(counts, shards)).values()) == counts[b""]
 
 
 def test_what_is_cut_out_of_a_region_counts_as_its_shape() -> None:

@@ -55,6 +55,7 @@ def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
         since_us=7,
         state=PlanState.NEW,
         replaces=(ShardId("main-01"),),
+        directories=5,
     )
     plan = Plan(generation=3, shards=(shard,))
     write_plan(tmp_path / "plan.json", plan)

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardsync.control.partition import cut
+from shardsync.control.partition import Region, cut, loads
 from shardsync.control.planner import (
     Fresh,
     Waiting,
@@ -49,7 +49,7 @@ def replanned(plan: Plan, shards: int, pool: int = 16) -> Plan | Waiting:
     return replan(
         plan,
         "main",
-        cut(COUNTS, shards),
+        loads(COUNTS, cut(COUNTS, shards)),
         progress=following(plan),
         pool=pool,
         fresh=fresh(),
@@ -68,6 +68,7 @@ def test_the_first_plan_is_active_at_once() -> None:
         ("main-01", 1, Origin.FIRST, PlanState.ACTIVE, "j1"),
     ]
     assert plan.generation == 1
+    assert [shard.directories for shard in plan.shards] == [41, 40]
 
 
 def test_a_second_first_plan_changes_nothing() -> None:
@@ -104,7 +105,7 @@ def test_a_shard_whose_region_stays_stays() -> None:
     counts = {b"": 31, b"a": 10, b"b": 10, b"c": 10}
     plan = plan_first(Plan(), {"main": counts}, 3, fresh())
     owner = next(shard for shard in plan.shards if shard.prefixes == (b"b",))
-    regions = [(b"",), (b"a",), (b"b",), (b"c",)]
+    regions: dict[Region, int] = {(b"",): 1, (b"a",): 10, (b"b",): 10, (b"c",): 10}
     found = replan(plan, "main", regions, progress=following(plan), pool=16, fresh=fresh())
     assert isinstance(found, Plan)
     done = promote(found, following(found))
@@ -127,7 +128,9 @@ def test_a_replan_waits_for_its_preconditions() -> None:
     assert replanned(plan, 4, pool=5) == Waiting(
         tree="main", reason="needs 4 free Watcher slots, has 3: `shardsync down`, then `up`"
     )
-    behind = replan(plan, "main", cut(COUNTS, 4), progress={}, pool=16, fresh=fresh())
+    behind = replan(
+        plan, "main", loads(COUNTS, cut(COUNTS, 4)), progress={}, pool=16, fresh=fresh()
+    )
     assert behind == Waiting(tree="main", reason="not yet following: main-00, main-01")
 
 
