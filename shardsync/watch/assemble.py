@@ -10,17 +10,23 @@ from shardsync.inotify import COOKIE_MASK, Inotify
 from shardsync.journal.plan import Plan, PlannedShard, PlanState
 from shardsync.journal.writer import JournalWriter
 from shardsync.layout import StateDirectory
-from shardsync.log import Log
+from shardsync.log import ChangeOnly, Log
 from shardsync.watch import guard
+from shardsync.watch.catching_up import CatchingUp
+from shardsync.watch.committing import Committing
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import DirectoryTable
 from shardsync.watch.events import Fold
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.pending import FileProbe, PendingFiles
+from shardsync.watch.polling import Polling
 from shardsync.watch.prefixes import Prefixes
+from shardsync.watch.root import WatchedRoot
 from shardsync.watch.scan import Scanner
+from shardsync.watch.standing import Standing
 from shardsync.watch.territory import Territory
+from shardsync.watch.unclosed import Unclosed
 from shardsync.watch.watcher import Retention, Watcher
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -111,19 +117,70 @@ def open_watcher(
     fold = Fold(
         gathered=gathered, surroundings=territory, opened=pending.opened, cookie_wd=cookie_wd
     )
-    return Watcher(
-        shard=shard,
-        generation=plan.generation,
-        root=root,
-        inotify=inotify,
-        cookies=Cookies(folder=folder, shard=shard.id),
-        fold=fold,
-        gathered=gathered,
-        pending=pending,
-        probe=probe,
+    cookies = Cookies(folder=folder, shard=shard.id)
+    standing = Standing(
+        scanner=scanner, territory=territory, pending=pending, fold=fold, clock=clock
+    )
+    polling = Polling(
+        standing=standing, scanner=scanner, territory=territory, clock=clock, log=log
+    )
+    catching_up = CatchingUp(
+        standing=standing,
         scanner=scanner,
         territory=territory,
         ledger=ledger,
+        fold=fold,
+        cookies=cookies,
+        polling=polling,
+        clock=clock,
+        log=log,
+    )
+    return Watcher(
+        shard=shard,
+        generation=plan.generation,
+        inotify=inotify,
+        cookies=cookies,
+        fold=fold,
+        gathered=gathered,
+        pending=pending,
+        unclosed=Unclosed(
+            fold=fold,
+            gathered=gathered,
+            pending=pending,
+            probe=probe,
+            scanner=scanner,
+            clock=clock,
+        ),
+        scanner=scanner,
+        territory=territory,
+        ledger=ledger,
+        standing=standing,
+        polling=polling,
+        catching_up=catching_up,
+        root=WatchedRoot(
+            path=root,
+            standing=standing,
+            scanner=scanner,
+            territory=territory,
+            ledger=ledger,
+            cookies=cookies,
+            catching_up=catching_up,
+            said=ChangeOnly(clock=clock),
+            log=log,
+        ),
+        committing=Committing(
+            standing=standing,
+            scanner=scanner,
+            territory=territory,
+            ledger=ledger,
+            gathered=gathered,
+            pending=pending,
+            fold=fold,
+            cookies=cookies,
+            polling=polling,
+            catching_up=catching_up,
+            clock=clock,
+        ),
         reopen=open_journal,
         retention=retention,
         clock=clock,

@@ -21,7 +21,8 @@ from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
 from shardsync.watch.assemble import open_watcher, prefixes_of
 from shardsync.watch.pending import FileProbe
-from shardsync.watch.watcher import Retention, Watcher, root_of
+from shardsync.watch.root import root_of
+from shardsync.watch.watcher import Retention, Watcher
 
 if TYPE_CHECKING:
     from shardsync.watch.slot import Stop

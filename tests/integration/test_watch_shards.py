@@ -19,8 +19,8 @@ from shardsync.journal.plan import Plan, PlanState, write_plan
 from shardsync.journal.reader import JournalReader
 from shardsync.layout import StateDirectory
 from shardsync.model import ShardState
-from shardsync.watch import watcher as watcher_module
 from shardsync.watch.assemble import prefixes_of
+from shardsync.watch.polling import POLL_SECONDS
 from tests.support.watching import Watching, planned
 
 ALL = planned(0, (b"",))
@@ -216,7 +216,7 @@ def test_what_cannot_be_watched_is_polled_until_it_can(tmp_path: Path) -> None:
     assert {b"d%d/e/f" % number for number in range(10)} <= watching.paths()
     assert "flush-poll" in watching.cookies()
     limit.left = 100
-    watcher._last_poll = -watcher_module.POLL_SECONDS
+    watcher._polling.last = -POLL_SECONDS
     watching.quiet()
     healed = watching.progress()
     assert (healed.state, healed.polled_directories) == (ShardState.FOLLOWING, 0)
@@ -362,7 +362,7 @@ def test_a_directory_that_cannot_be_entered_is_tried_again(tmp_path: Path) -> No
     assert b"open/f" in watching.paths()
     refusing.path = None
     (watching.root / "closed").chmod(0o755)
-    watcher._last_poll = -watcher_module.POLL_SECONDS
+    watcher._polling.last = -POLL_SECONDS
     watching.quiet()
     assert ("tree", b"closed") in watching.seen()
     (watching.root / "closed/x/f").write_text("x")

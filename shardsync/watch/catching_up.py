@@ -1,0 +1,143 @@
+"""Passes over the whole territory: one after every gap, and again where one had a gap itself.
+
+A pass finds what changed since the Watermark, less what is journaled already,
+and binds every watch anew, while events go on arriving.
+"""
+
+from __future__ import annotations
+
+from shardsync.clock import Clock
+from shardsync.log import Log
+from shardsync.model import EpochReason, ShardState
+from shardsync.watch.cookies import Cookies
+from shardsync.watch.events import Fold
+from shardsync.watch.ledger import Ledger
+from shardsync.watch.polling import MARGIN_US, Polling
+from shardsync.watch.scan import COARSE_US, Rule, Scanner
+from shardsync.watch.standing import Standing
+from shardsync.watch.territory import Territory
+
+_STEP_SECONDS = 0.02
+_LOG_SECONDS = 5.0
+
+
+class CatchingUp:
+    """Call `begin` for a pass, `step` in each tick, `answer_overflow` after each read.
+
+    `looked_from_us`: after a clean stop, when the Epoch that it ended began.
+    """
+
+    def __init__(
+        self,
+        *,
+        standing: Standing,
+        scanner: Scanner,
+        territory: Territory,
+        ledger: Ledger,
+        fold: Fold,
+        cookies: Cookies,
+        polling: Polling,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self.looked_from_us = 0
+        self._standing = standing
+        self._scanner = scanner
+        self._territory = territory
+        self._ledger = ledger
+        self._fold = fold
+        self._cookies = cookies
+        self._polling = polling
+        self._clock = clock
+        self._log = log
+        self._pass_started_us = 0
+        self._again_since_us: int | None = None
+        self._last_log = 0.0
+
+    def begin(self, since_us: int, *, first: bool = False, explained_until_us: int = 0) -> None:
+        """Scan all for what changed since the Watermark, less what is journaled already."""
+        self._pass_started_us = self._clock.wall_us()
+        margin = COARSE_US if first else MARGIN_US
+        # After a clean stop no event is missing, so what was there when the last Epoch's scan
+        # began, and has not changed, is no news; a write that it overlapped was told by events.
+        from_us = max(since_us - margin, min(since_us, self.looked_from_us) - COARSE_US)
+        self._standing.watermark_us = since_us
+        self._scanner.recall({} if first else self._ledger.journaled_since(from_us))
+        self._scanner.done = self._scanner.polled = 0
+        self._standing.polled_us = self._pass_started_us
+        self._territory.begin_catch_up(
+            Rule(
+                since_us=from_us,
+                unknown=first,
+                whole=True,
+                explained_until_us=explained_until_us,
+            )
+        )
+        self._standing.state = ShardState.SCANNING
+
+    def new_epoch(self, reason: EpochReason, since_us: int, *, first: bool = False) -> None:
+        """Observation was broken: the next Epoch, and a pass."""
+        self._ledger.begin_epoch(reason)
+        self.begin(since_us, first=first)
+
+    def answer_overflow(self) -> bool:
+        """Whether events were lost since the last call; a new Epoch and a pass make up for it."""
+        if not self._fold.overflowed:
+            return False
+        self._fold.overflowed = False
+        self._ledger.overflows += 1
+        since = self._standing.safe_us()
+        self._fold.unpaired.clear()
+        self._cookies.list_again = True
+        self._log.warning("queue.overflowed", scanning=self._territory.catching_up)
+        if self._territory.catching_up:
+            # One more pass when this one is through, however many overflows there are.
+            self._again_since_us = self._pass_started_us
+            return True
+        self._ledger.commit({})
+        self.new_epoch(EpochReason.OVERFLOW, since)
+        return True
+
+    def step(self) -> None:
+        """Scan a little, if anything is to be scanned."""
+        if self._standing.is_halted:
+            return
+        if self._scanner.is_open:
+            self._scanner.step(_STEP_SECONDS)
+        if self._standing.drained and self._scanner.found.suspects:
+            self._territory.look_at_suspects()
+            if self._scanner.is_open:
+                self._scanner.step(_STEP_SECONDS)
+        if self._scanner.is_open:
+            self._say_how_far()
+            return
+        if not self._territory.catching_up:
+            self._polling.say_coverage()
+        elif not self._territory.live_suspects():
+            self._done()
+
+    def _done(self) -> None:
+        self.looked_from_us = 0
+        self._territory.end_catch_up()
+        if self._scanner.has_news and not self._standing.has_unwatched:
+            self._territory.forget_absent(self._ledger.remembered())
+        self._scanner.has_news = False
+        self._scanner.recall({})
+        self._log.info(
+            "scan.done",
+            directories=self._scanner.done,
+            seconds=(self._clock.wall_us() - self._pass_started_us) / 1e6,
+        )
+        if self._again_since_us is not None:
+            since, self._again_since_us = self._again_since_us, None
+            self.begin(since)
+            return
+        self._polling.say_coverage()
+        self._cookies.list_again = True
+        self._polling.last = self._clock.monotonic()
+
+    def _say_how_far(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._last_log >= _LOG_SECONDS:
+            self._last_log = now
+            self._log.info("scan.progress", directories=self._scanner.done)

@@ -1,0 +1,128 @@
+"""When a Watcher commits, with which Watermark, and which flushes it acknowledges with it."""
+
+from __future__ import annotations
+
+from shardsync.clock import Clock
+from shardsync.model import EpochReason
+from shardsync.watch.catching_up import CatchingUp
+from shardsync.watch.cookies import Cookies
+from shardsync.watch.events import Fold
+from shardsync.watch.gathered import Gathered
+from shardsync.watch.ledger import Ledger
+from shardsync.watch.pending import PendingFiles
+from shardsync.watch.polling import Polling
+from shardsync.watch.scan import Scanner
+from shardsync.watch.standing import Standing
+from shardsync.watch.territory import Territory
+
+COMMIT_SECONDS = 0.05
+RETRY_SECONDS = 1.0
+
+
+class Committing:
+    """Commits at once when idle, each COMMIT_SECONDS under load, more rarely in trouble."""
+
+    def __init__(
+        self,
+        *,
+        standing: Standing,
+        scanner: Scanner,
+        territory: Territory,
+        ledger: Ledger,
+        gathered: Gathered,
+        pending: PendingFiles,
+        fold: Fold,
+        cookies: Cookies,
+        polling: Polling,
+        catching_up: CatchingUp,
+        clock: Clock,
+    ) -> None:
+        self._standing = standing
+        self._scanner = scanner
+        self._territory = territory
+        self._ledger = ledger
+        self._gathered = gathered
+        self._pending = pending
+        self._fold = fold
+        self._cookies = cookies
+        self._polling = polling
+        self._catching_up = catching_up
+        self._clock = clock
+        self._last = 0.0
+
+    def commit_if_due(self, now: float) -> int:
+        """Commit what was gathered, if it is time; returns the number of Changes.
+
+        Crash safety: the Watermark goes into the transaction of the Changes
+        before it.
+        """
+        found = self._scanner.found
+        self._ledger.directories += found.directories
+        found.directories.clear()
+        self._ledger.gone += self._territory.gone
+        self._territory.gone.clear()
+        flushes = self._answerable()
+        if not self._is_due(now, wanted=bool(flushes)):
+            return 0
+        self._last = now
+        self._ledger.flushes = flushes
+        written = self._ledger.commit(self._columns())
+        if written is None:
+            return 0
+        self._cookies.answered(flushes)
+        if self._ledger.must_rescan:
+            self._ledger.must_rescan = False
+            self._catching_up.new_epoch(EpochReason.CRASH, self._standing.committed_us)
+        else:
+            self._standing.committed_us = (
+                self._standing.watermark_us or self._standing.committed_us
+            )
+        return written
+
+    def gather_pending(self) -> None:
+        """Journal files that were not closed as they are now."""
+        for path in self._pending.all(self._fold.fresh):
+            self._gathered.entry(path)
+
+    def is_quiet(self) -> bool:
+        """Whether all that was read is on disk, and nothing more is to be done."""
+        return (
+            self._standing.drained
+            and not self._fold.fresh
+            and not self._ledger.is_troubled
+            and not len(self._gathered)
+            and self._standing.is_settled()
+            and not self._cookies.flushes
+        )
+
+    def _is_due(self, now: float, *, wanted: bool) -> bool:
+        wanted = bool(
+            wanted or len(self._gathered) or self._ledger.commit_wanted
+            or self._ledger.directories or self._ledger.gone
+            or self._standing.state != self._ledger.state
+        )  # fmt: skip
+        pause = RETRY_SECONDS if self._ledger.is_troubled else COMMIT_SECONDS
+        soon = self._standing.drained and not self._ledger.is_troubled
+        return wanted and (soon or now - self._last >= pause)
+
+    def _answerable(self) -> list[str]:
+        """Flush cookies read by now, if all that came before them is on its way to the Journal."""
+        settled = self._standing.is_settled
+        if not self._cookies.flushes or not settled() or self._polling.wanted:
+            return []
+        # A prefix that was made anew tells the Shard of its parent, not this one.
+        self._territory.check_prefixes()
+        if not settled():
+            return []
+        self.gather_pending()
+        return list(self._cookies.flushes)
+
+    def _columns(self) -> dict[str, object]:
+        self._standing.watermark_us = self._standing.safe_us()
+        self._ledger.state = self._standing.state
+        return {
+            "state": self._standing.state.value,
+            "watermark_us": self._standing.watermark_us,
+            "scan_done": self._scanner.done,
+            "polled_directories": self._scanner.polled if self._standing.has_unwatched else 0,
+        }

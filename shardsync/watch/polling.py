@@ -1,0 +1,103 @@
+"""Directories without a watch: looked at again and again, watched when watches are to be had."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from shardsync.clock import Clock
+from shardsync.log import ChangeOnly, Log
+from shardsync.model import ShardState
+from shardsync.watch.directories import TOP
+from shardsync.watch.scan import Rule, Scanner, Task
+from shardsync.watch.standing import Standing
+from shardsync.watch.territory import Territory
+
+POLL_SECONDS = 60.0
+MARGIN_US = 5_000_000
+"""A write(2) of gigabytes has its ctime at its start and its event at its end."""
+
+_REFUSED_SECONDS = 3600.0
+
+
+class Polling:
+    """Scans what has no watch each POLL_SECONDS, and at once where it is `wanted`."""
+
+    def __init__(
+        self,
+        *,
+        standing: Standing,
+        scanner: Scanner,
+        territory: Territory,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self.wanted = False
+        self.last = 0.0
+        self._standing = standing
+        self._scanner = scanner
+        self._territory = territory
+        self._clock = clock
+        self._log = log
+        self._refused_said = ChangeOnly(clock=clock, repeat_seconds=_REFUSED_SECONDS)
+
+    def poll(self, now: float) -> None:
+        """Begin a pass if one is due: of the unwatched, and of what could not be entered."""
+        self._say_refused()
+        unwatched, refused = self._scanner.found.unwatched, self._scanner.found.refused
+        if not (unwatched or refused) or self._scanner.is_open or self._territory.catching_up:
+            return
+        if now - self.last < POLL_SECONDS and not self.wanted:
+            return
+        since = self._standing.polled_us or self._clock.wall_us()
+        self._standing.polled_us = self._clock.wall_us()
+        self.wanted = False
+        self.last = now
+        self._scanner.polled = 0
+        tasks = [*unwatched.values(), *(task for task, _ in refused.values())]
+        unwatched.clear()
+        refused.clear()
+        for task in tasks:
+            self._again(task, since)
+
+    def say_coverage(self) -> None:
+        """Following where all is watched, polling where watches ran out."""
+        unwatched = self._standing.has_unwatched
+        state = ShardState.POLLING if unwatched else ShardState.FOLLOWING
+        if state is self._standing.state:
+            return
+        self._standing.state = state
+        if unwatched:
+            self._log.warning(
+                "watches.exhausted",
+                polled=self._scanner.polled,
+                remedy="raise fs.inotify.max_user_watches",
+            )
+
+    def _again(self, task: Task, since_us: int) -> None:
+        """Scan where the task's directory is now; its parent may have been renamed."""
+        folder = self._territory.path(task.parent) if task.parent != TOP else b""
+        if folder is None:
+            return
+        path = folder + b"/" + task.name if folder else task.name
+        self._scanner.begin(replace(task, path=path, rule=_polled(task.rule, since_us)))
+
+    def _say_refused(self) -> None:
+        """Directories that cannot be entered are tried again with each poll, and never silent."""
+        refused = self._scanner.found.refused
+        if refused:
+            path, (_, why) = next(iter(refused.items()))
+            if self._refused_said.is_due(f"{len(refused)} {path!r} {why}"):
+                self._log.warning("directory.refused", count=len(refused), first=path, why=why)
+
+
+def _polled(rule: Rule, since_us: int) -> Rule:
+    """What changed since the pass before, of all that lies below."""
+    return replace(
+        rule,
+        since_us=since_us - MARGIN_US,
+        unknown=False,
+        whole=True,
+        everything=False,
+        explained_until_us=0,
+        watched=True,
+    )

@@ -1,0 +1,101 @@
+"""The root of the Tree as the Watcher guards it: missing or replaced, the Shard is halted.
+
+Nothing below a root that is not there is gone from the Tree, so nothing is
+journaled until it is back, or an operator accepts what stands in its place.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shardsync.log import ChangeOnly, Log
+from shardsync.model import EpochReason, ShardState
+from shardsync.watch.catching_up import CatchingUp
+from shardsync.watch.cookies import Cookies
+from shardsync.watch.guard import look_at
+from shardsync.watch.ledger import Ledger
+from shardsync.watch.scan import Scanner
+from shardsync.watch.standing import Standing
+from shardsync.watch.territory import Territory
+
+
+class WatchedRoot:
+    """Halts the Watcher while its root is not there, and has it catch up afterwards."""
+
+    def __init__(
+        self,
+        *,
+        path: bytes,
+        standing: Standing,
+        scanner: Scanner,
+        territory: Territory,
+        ledger: Ledger,
+        cookies: Cookies,
+        catching_up: CatchingUp,
+        said: ChangeOnly,
+        log: Log,
+    ) -> None:
+        self._path = path
+        self._standing = standing
+        self._scanner = scanner
+        self._territory = territory
+        self._ledger = ledger
+        self._cookies = cookies
+        self._catching_up = catching_up
+        self._said = said
+        self._log = log
+        self._seen: tuple[int, int, str] | None = None
+
+    def is_there_at_start(self) -> bool:
+        """Whether to begin; if not, the Shard is halted until `look` finds it."""
+        if self._is_there():
+            return True
+        self._log.error("root.missing", root=self._path)
+        self._standing.state = ShardState.HALTED
+        return False
+
+    def look(self) -> None:
+        """The root missing, or an empty mount point in its place: halted until it is back."""
+        if self._cookies.take_root_accepted():
+            self._log.warning("root.accepted", root=self._path)
+            self._seen = None
+        if not self._is_there():
+            self._lost()
+        elif self._standing.is_halted:
+            self._log.info("root.back", root=self._path)
+            self._ledger.commit({})
+            self._catching_up.new_epoch(EpochReason.ROOT_LOST, self._standing.safe_us())
+        elif not self._territory.catching_up:
+            missing = self._territory.check_prefixes()
+            if missing and self._said.is_due(repr(missing)):
+                self._log.warning("prefix.missing", prefixes=b" ".join(missing))
+
+    def _lost(self) -> None:
+        if not self._standing.is_halted:
+            self._log.error("root.lost", root=self._path)
+            self._standing.state = ShardState.HALTED
+            self._scanner.abandon()
+
+    def _is_there(self) -> bool:
+        found = look_at(self._path)
+        if found is None:
+            return False
+        seen = self._seen
+        if seen is None or (found.st_dev, found.st_ino) == seen[:2]:
+            identity = seen[2] if seen else self._ledger.identify(found.st_dev)
+            self._seen = (found.st_dev, found.st_ino, identity)
+            return True
+        identity = self._ledger.identify(found.st_dev)
+        if identity != seen[2]:
+            return False
+        self._seen = (found.st_dev, found.st_ino, identity)
+        if self._standing.state not in {ShardState.HALTED, ShardState.STARTING}:
+            # Replaced, or mounted anew: catch up from scratch.
+            self._standing.state = ShardState.HALTED
+        return True
+
+
+def root_of(path: Path) -> bytes:
+    """The root as the kernel knows it: a root that is a symlink is resolved once, at the start."""
+    return os.path.realpath(os.fsencode(path))

@@ -1,0 +1,80 @@
+"""Where a Watcher stands: its state, what of the kernel's queue is read, and its Watermark.
+
+The parts of a Watcher share this one record; none of it touches kernel or disk.
+"""
+
+from __future__ import annotations
+
+from shardsync.clock import Clock
+from shardsync.model import ShardState
+from shardsync.watch.events import Fold
+from shardsync.watch.pending import PendingFiles
+from shardsync.watch.scan import Scanner
+from shardsync.watch.territory import Territory
+
+
+class Standing:
+    """`drained`: the last read emptied the queue; `drained_us`: all before it was read.
+
+    `watermark_us` is the Watermark as known here, `committed_us` as it stands
+    on disk. `polled_us`: when the poll of what is not watched began, that all
+    of it was looked at since; None before any.
+    """
+
+    def __init__(
+        self,
+        *,
+        scanner: Scanner,
+        territory: Territory,
+        pending: PendingFiles,
+        fold: Fold,
+        clock: Clock,
+    ) -> None:
+        self.state = ShardState.STARTING
+        self.drained = False
+        self.drained_us = 0
+        self.watermark_us: int | None = None
+        self.committed_us = 0
+        self.polled_us: int | None = None
+        self._scanner = scanner
+        self._territory = territory
+        self._pending = pending
+        self._fold = fold
+        self._clock = clock
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether the root is not there."""
+        return self.state is ShardState.HALTED
+
+    @property
+    def has_unwatched(self) -> bool:
+        """Whether some directories have no watch and are polled."""
+        return bool(self._scanner.found.unwatched)
+
+    def is_settled(self) -> bool:
+        """Whether no scan is open or wanted."""
+        return not (
+            self._scanner.is_open
+            or self._territory.catching_up
+            or self._territory.live_suspects()
+            or self.is_halted
+        )
+
+    def must_catch_up(self) -> bool:
+        """Whether a stop now leaves something to find: it would not be a clean one."""
+        return self._territory.catching_up or self.is_halted
+
+    def safe_us(self) -> int:
+        """The Watermark as of now: all that changed before is journaled or about to be."""
+        bound = self.watermark_us or self._clock.wall_us()
+        if not self.is_settled():
+            return bound
+        limits = [self.drained_us or bound]
+        oldest = self._pending.oldest_us(self._fold.fresh)
+        if oldest is not None:
+            limits.append(oldest)
+        limits += [departure.stamp[1] for departure in self._fold.unpaired.values()]
+        if self.has_unwatched and self.polled_us is not None:
+            limits.append(self.polled_us)
+        return min(limits)
