@@ -11,11 +11,14 @@ import click
 
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import config_option, examples, node_option, tree_option
-from shardsync.cli.output import say
+from shardsync.cli.output import counted, say
+from shardsync.cli.shortage import machine_limits
 from shardsync.cli.transports import pin_roots, reach
 from shardsync.config.advice import warnings
 from shardsync.config.patterns import node_filter
 from shardsync.config.settings import NodeSettings
+from shardsync.control.demand import demand
+from shardsync.control.limits import shortfalls
 from shardsync.errors import NodeUnreachable
 from shardsync.escape import printable_text
 from shardsync.ship.command import Purpose, rsync_command
@@ -39,9 +42,10 @@ class _Tried:
 @click.option("--show-command", is_flag=True, help="Print the rsync line that each node gets.")
 @click.pass_obj
 def check(call: Invocation, tree: str | None, nodes: tuple[str, ...], show_command: bool) -> None:
-    """Check the settings, then try each node; changes nothing.
+    """Check the settings and the kernel's limits, then try each node; changes nothing.
 
-    Exits 10 with every problem of the settings, 13 when a node does not answer.
+    Exits 10 with every problem of the settings, 13 when a node does not answer, and 0 with mere
+    warnings.
     """
     settings = call.settings
     keys = call.nodes(tree, nodes)
@@ -49,6 +53,7 @@ def check(call: Invocation, tree: str | None, nodes: tuple[str, ...], show_comma
     say(f"settings {settings.source}: ok")
     for warning in warnings(settings):
         say(f"warning: {warning}")
+    _say_limits(call)
     if show_command:
         for node in chosen:
             say(f"{call.called((node.key,))}: {command_line(node)}")
@@ -63,6 +68,15 @@ def check(call: Invocation, tree: str | None, nodes: tuple[str, ...], show_comma
             f"check: {call.called(failed)} failed",
             hint="what rsync said stands above; `shardsync check --show-command` prints its line",
         )
+
+
+def _say_limits(call: Invocation) -> None:
+    need = demand(call.settings)
+    lacking = shortfalls(need, machine_limits(call))
+    for shortfall in lacking:
+        say(f"warning: {shortfall}")
+    if not lacking:
+        say(f"limits: enough for {counted(need.directories, 'directory', 'directories')}")
 
 
 def command_line(node: NodeSettings) -> str:

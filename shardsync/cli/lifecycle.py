@@ -7,6 +7,7 @@ import click
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import config_option, examples
 from shardsync.cli.output import say
+from shardsync.cli.shortage import warn_of_shortfalls
 from shardsync.control.lifecycle import lifecycle
 
 
@@ -20,6 +21,7 @@ def up(call: Invocation, foreground: bool) -> None:
     Processes that a killed supervisord left behind are ended first.
     """
     settings = call.settings
+    warn_of_shortfalls(call)
     started = lifecycle(call.state, call.clock).up(settings, foreground=foreground)
     if started is None:
         return

@@ -35,6 +35,7 @@ _COMMANDS = {
     "journal": "shardsync.cli.journal:journal",
     "check": "shardsync.cli.check:check",
     "config": "shardsync.cli.config:config",
+    "tune": "shardsync.cli.tune:tune",
     "pause": "shardsync.cli.nodes:pause",
     "resume": "shardsync.cli.nodes:resume",
 }

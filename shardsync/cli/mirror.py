@@ -22,6 +22,7 @@ from shardsync.cli.live import LiveView
 from shardsync.cli.mirror_settings import absolute_target, mirror_state, settings_text
 from shardsync.cli.options import examples
 from shardsync.cli.output import counted, say, tell
+from shardsync.cli.shortage import warn_of_shortfalls
 from shardsync.clock import Clock
 from shardsync.config.load import user_state_dir
 from shardsync.control.lifecycle import Lifecycle, lifecycle
@@ -120,6 +121,7 @@ class Mirror:
             # Nobody holds the lock but we: what runs there was left by a mirror that was killed.
             self._control.down()
             self._tell_plan()
+            warn_of_shortfalls(self._call)
             try:
                 self._control.up(settings)
                 if adopt:

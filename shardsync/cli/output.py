@@ -45,9 +45,9 @@ def safe_lines(text: str) -> str:
     return "\n".join(printable_text(line) for line in text.split("\n"))
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 path`, `2,000 paths`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or f'{noun}s'}"
 
 
 class Meter:

@@ -24,7 +24,8 @@ INSTANCES = "fs.inotify.max_user_instances"
 QUEUED_EVENTS = "fs.inotify.max_queued_events"
 OPEN_FILES = "open files"
 MEMORY = "memory"
-_NAMESPACE_KEYS = {WATCHES: "user.max_inotify_watches", INSTANCES: "user.max_inotify_instances"}
+NAMESPACE_KEYS = {WATCHES: "user.max_inotify_watches", INSTANCES: "user.max_inotify_instances"}
+"""What a user namespace allows beside; outside of them it is the same value, namespaces(7)."""
 
 # A Watcher has one instance with one watch on the cookies; the sync process one with two.
 _SYNC_WATCHES = 2
@@ -62,6 +63,9 @@ _LEAST_OPEN_FILES = 1024
 
 LEAST_QUEUED_EVENTS = 16384
 """The kernel's own default; an overflow costs a scan and loses nothing."""
+
+_LEAST_WATCHES = 1 << 19
+"""Nobody has to come back for a Tree that grows to this; nothing is taken until it is used."""
 
 _EVENTS_A_SECOND = 4 * 22_000
 """Files that a C program creates on ext4 in a second, with four events each."""
@@ -101,7 +105,7 @@ class Limits:
 
     def least(self, key: str) -> tuple[str, int] | None:
         """Of a sysctl and its namespace's namesake the one that is met first, with its value."""
-        keys = [name for name in (key, _NAMESPACE_KEYS.get(key)) if name in self.settings]
+        keys = [name for name in (key, NAMESPACE_KEYS.get(key)) if name in self.settings]
         found = [(self.settings[name], name) for name in keys if name is not None]
         if not found:
             return None
@@ -188,7 +192,7 @@ def recommended(need: Need, limits: Limits | None = None) -> dict[str, int]:
     """
     has = limits.settings if limits is not None else {}
     wanted = {
-        WATCHES: _round_up(2 * need.watches),
+        WATCHES: max(_LEAST_WATCHES, _round_up(2 * need.watches)),
         INSTANCES: max(512, _round_up(4 * need.instances)),
         QUEUED_EVENTS: _round_up(max(need.queued_events, _EVENTS_A_SECOND * _STALL_SECONDS)),
     }
@@ -231,7 +235,7 @@ def present(
     `pids`, `watches`: of an instance that runs; the memory that it has taken
     counts as free.
     """
-    names = (WATCHES, INSTANCES, QUEUED_EVENTS, *_NAMESPACE_KEYS.values())
+    names = (WATCHES, INSTANCES, QUEUED_EVENTS, *NAMESPACE_KEYS.values())
     values = ((name, _number(proc.joinpath("sys", *name.split(".")))) for name in names)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     groups = _group_free(proc, cgroups)

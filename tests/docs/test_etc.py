@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from shardsync.cli.main import shardsync
+from shardsync.control.limits import needed, recommended
+from shardsync.control.tuning import read_sysctls, sysctl_text
 from shardsync.errors import AlreadyRunning, SettingsError
 from tests.support.sources import REPOSITORY
 
@@ -61,17 +63,20 @@ def test_the_supervisord_include_runs_up_in_the_foreground() -> None:
     assert int(program["stopwaitsecs"]) > 60
 
 
+def test_the_sysctl_file_is_what_tune_prints() -> None:
+    """For a million directories, on a machine with the kernel's defaults."""
+    need = needed(1_000_000, shards=16, slots=32)
+    text = (ETC / "sysctl.conf").read_text()
+    assert text == sysctl_text(recommended(need), need)
+
+
 def test_the_sysctl_file_raises_limits_that_exist() -> None:
     """Every key is one of this kernel's, and none lies below the kernel's default."""
     defaults = {"max_user_watches": 8192, "max_user_instances": 128, "max_queued_events": 16384}
-    seen = {}
-    for line in (ETC / "sysctl.conf").read_text().splitlines():
-        if line and not line.startswith("#"):
-            key, _, value = line.partition(" = ")
-            assert Path("/proc/sys", *key.split(".")).exists()
-            seen[key.removeprefix("fs.inotify.")] = int(value)
-    assert seen.keys() == defaults.keys()
-    assert all(seen[key] > defaults[key] for key in defaults)
+    seen = read_sysctls(ETC / "sysctl.conf")
+    assert all(Path("/proc/sys", *key.split(".")).exists() for key in seen)
+    assert {key.removeprefix("fs.inotify.") for key in seen} == defaults.keys()
+    assert all(seen[f"fs.inotify.{key}"] > value for key, value in defaults.items())
 
 
 def test_logrotate_rotates_the_logs_and_tells_supervisord() -> None:
