@@ -77,6 +77,8 @@ class PathFilter:
         self._exclude = exclude
         self._only = only
         self._trivial = trivial
+        self._judges_paths = only is not None or exclude.judges_paths
+        self._any_name = exclude.any_name
         self._directories: dict[bytes, bool] = {}
 
     @classmethod
@@ -104,6 +106,16 @@ class PathFilter:
             exclude=_Group.compile(exclude),
             only=None if only is None else _Group.compile(only),
             trivial=not exclude and only is None,
+        )
+
+    def suspects(self, name: bytes) -> bool:
+        """Whether a path of this last name may be excluded for it: False is certain, True is not.
+
+        For loops over millions of entries: patterns that judge names alone,
+        as the default excludes, are asked here at 0.3 us, without the path.
+        """
+        return self._judges_paths or bool(
+            self._any_name is not None and self._any_name.fullmatch(name)
         )
 
     @property
@@ -234,6 +246,16 @@ class _Group:
                 item.expression() + (b"" if item.takes_trailing_slash else b"/") for item in paths
             ),
         )
+
+    @property
+    def judges_paths(self) -> bool:
+        """Whether a name alone does not tell."""
+        return self._directory_path is not None or self._file_path is not None
+
+    @property
+    def any_name(self) -> re.Pattern[bytes] | None:
+        """What takes every name that a name alone tells of."""
+        return self._directory_name
 
     def takes_file(self, full: bytes, name: bytes) -> bool:
         """Whether one of the patterns takes the file `/path`."""

@@ -16,7 +16,8 @@ class Progress:
     notice a clock that was set. `pruned_until_us`: newest observed_at
     that was ever pruned. `scan_total` is an estimate, 0 where unknown.
     `generation`: of the Plan that the Watcher follows. `clean_stop`: the last
-    Watcher ended with everything journaled up to `watermark_us`.
+    Watcher ended with everything journaled up to `watermark_us`. `scanned`: a
+    pass over all directories was completed once; no Node is compared before.
     """
 
     state: ShardState = ShardState.STOPPED
@@ -36,6 +37,7 @@ class Progress:
     generation: int = 0
     heartbeat_us: int = 0
     clean_stop: bool = False
+    scanned: bool = False
     boot_id: str = ""
     clock_offset_us: int = 0
 
@@ -49,4 +51,5 @@ def read_progress(connection: sqlite3.Connection) -> Progress:
     values = dict(zip(PROGRESS_COLUMNS, connection.execute(_SELECT).fetchone(), strict=True))
     values["state"] = ShardState(values["state"])
     values["clean_stop"] = bool(values["clean_stop"])
+    values["scanned"] = bool(values["scanned"])
     return Progress(**values)

@@ -40,6 +40,7 @@ from shardsync.ship.observer import BatchOutcome, ShipObserver
 _NODE_BACKOFF = (1.0, 60.0)
 _WORK_BACKOFF = (5.0, 600.0)
 _IDLE_SECONDS = 5.0
+_WATCHED_SECONDS = 0.2
 _LINK_SEARCH_US = 500_000
 _ROOT_LOST_SECONDS = 2.0
 _RETRIES_AT_ONCE = 1000
@@ -171,8 +172,8 @@ class Syncer:
             self._said.reset()
             self._log.info("node.reached", after_attempts=row.attempts)
         cursors = self._led_on(self._state.read.cursors(self.key))
-        if cursors is None:
-            return Tick(did=Did.CONTACTED)
+        if isinstance(cursors, Tick):
+            return cursors
         unread = self._unread(cursors, row.allow_delete)
         # In turn, so that neither a steady stream of Changes nor a long reconcile starves the
         # other.
@@ -198,19 +199,27 @@ class Syncer:
 
     async def _contact(self) -> Tick:
         if not await self._first_contact.begin():
-            return Tick(did=Did.NOTHING, wait_seconds=0.2)
+            return Tick(did=Did.NOTHING, wait_seconds=_WATCHED_SECONDS)
         return Tick(did=Did.CONTACTED)
 
-    def _led_on(self, cursors: dict[str, Cursor]) -> dict[str, Cursor] | None:
-        """The Cursors with those of new Shards; None, and a reconcile, where none leads on."""
+    def _led_on(self, cursors: dict[str, Cursor]) -> dict[str, Cursor] | Tick:
+        """The Cursors with those of new Shards; a Tick, and a reconcile, where none leads on.
+
+        Not before all of the Tree is watched: a new Journal's first scan looks
+        at no file, for what it missed is to be found by comparing afterwards.
+        """
         standing = self._journals.standing(cursors)
+        if standing.lost and not self._journals.are_observing():
+            if self._said.is_due("waits until watched"):
+                self._log.info("node.waits", until="all of the tree is watched")
+            return Tick(did=Did.NOTHING, wait_seconds=_WATCHED_SECONDS)
         if standing.lost or standing.behind:
             state = NodeState.BEHIND_RETENTION if standing.behind else NodeState.FOLLOWING
             self._log.warning(
                 "node.reconcile", lost=standing.lost or "-", behind=standing.behind or "-"
             )
             self._first_contact.reconcile(state=state, shards=[*standing.lost, *standing.behind])
-            return None
+            return Tick(did=Did.CONTACTED)
         if standing.fresh:
             self._state.record(self.key, BatchRecord(cursors=standing.fresh))
             cursors = {**cursors, **standing.fresh}

@@ -25,6 +25,7 @@ class CatchingUp:
     """Call `begin` for a pass, `step` in each tick, `answer_overflow` after each read.
 
     `looked_from_us`: after a clean stop, when the Epoch that it ended began.
+    `remembers`: the Journal knows every directory, from a pass that was completed.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class CatchingUp:
         log: Log,
     ) -> None:
         self.looked_from_us = 0
+        self.remembers = False
         self._standing = standing
         self._scanner = scanner
         self._territory = territory
@@ -55,7 +57,12 @@ class CatchingUp:
         self._last_log = 0.0
 
     def begin(self, since_us: int, *, first: bool = False, explained_until_us: int = 0) -> None:
-        """Scan all for what changed since the Watermark, less what is journaled already."""
+        """Scan all for what changed since the Watermark, less what is journaled already.
+
+        `first`: no pass was ever completed, so no Node relies on this Journal
+        yet, and the files are left to the comparison that comes after.
+        """
+        self.remembers = self.remembers and not first
         self._pass_started_us = self._clock.wall_us()
         margin = COARSE_US if first else MARGIN_US
         # After a clean stop no event is missing, so what was there when the last Epoch's scan
@@ -68,8 +75,9 @@ class CatchingUp:
         self._territory.begin_catch_up(
             Rule(
                 since_us=from_us,
-                unknown=first,
+                unknown=first or not self.remembers,
                 whole=True,
+                only_directories=first,
                 explained_until_us=explained_until_us,
             )
         )
@@ -132,6 +140,7 @@ class CatchingUp:
             since, self._again_since_us = self._again_since_us, None
             self.begin(since)
             return
+        self.remembers = True
         self._polling.say_coverage()
         self._cookies.list_again = True
         self._polling.last = self._clock.monotonic()

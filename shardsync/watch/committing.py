@@ -122,6 +122,7 @@ class Committing:
         self._ledger.state = self._standing.state
         return {
             "state": self._standing.state.value,
+            "scanned": int(self._catching_up.remembers),
             "watermark_us": self._standing.watermark_us,
             "scan_done": self._scanner.done,
             "polled_directories": self._scanner.polled if self._standing.has_unwatched else 0,

@@ -40,11 +40,12 @@ class _Page:
         return bytes(self.names[start : self.names.index(0, start)])
 
     def put_name(self, index: int, name: bytes) -> None:
-        if len(self.names) > _GARBAGE_BYTES + 64 * self.live:
+        end = len(self.names)
+        if end > _GARBAGE_BYTES and end > _GARBAGE_BYTES + 64 * self.live:
             self._compact(index)
-        self.offsets[index] = len(self.names)
-        self.names += name
-        self.names.append(0)
+            end = len(self.names)
+        self.offsets[index] = end
+        self.names += name + b"\0"
 
     def _compact(self, without: int) -> None:
         old = self.names
@@ -81,10 +82,12 @@ class DirectoryTable:
         if old == _FREE:
             page.live += 1
             self.live += 1
-        elif old == _DETACHED:
-            self.detached -= 1
-        if old == _FREE or page.name(index) != name:
             page.put_name(index, name)
+        else:
+            if old == _DETACHED:
+                self.detached -= 1
+            if page.name(index) != name:
+                page.put_name(index, name)
         page.parents[index] = parent
         page.inodes[index] = inode
         page.seen[index] = self._round

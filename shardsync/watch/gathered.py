@@ -22,11 +22,18 @@ class Filter(Protocol):
         """Whether the settings exclude `path`."""
         ...
 
+    def suspects(self, name: bytes) -> bool:
+        """False where no path with this last name is excluded for it. For hot loops."""
+        ...
+
 
 class NoFilter:
     """Excludes nothing."""
 
     def excludes(self, path: bytes, is_dir: bool) -> bool:  # noqa: ARG002, FBT001 (as Filter)
+        return False
+
+    def suspects(self, name: bytes) -> bool:  # noqa: ARG002 (as Filter)
         return False
 
 

@@ -13,19 +13,22 @@ class Prefixes:
     def __init__(self, *, mine: Iterable[bytes], foreign: Iterable[bytes]) -> None:
         self.mine = frozenset(mine)
         self.foreign = frozenset(foreign) - self.mine
+        self.listed = self.mine | self.foreign
 
     def is_foreign(self, path: bytes) -> bool:
         """Whether a directory belongs to another Shard, or is a prefix listed on its own."""
-        return path in self.foreign or path in self.mine
+        return path in self.listed
 
     def owns(self, path: bytes) -> bool:
         """Whether the longest listed prefix of `path` is one of `mine`."""
-        covering = [p for p in self.foreign | self.mine if covers(p, path)]
+        covering = [p for p in self.listed if covers(p, path)]
         return bool(covering) and max(covering, key=len) in self.mine
 
     def touches_foreign(self, *paths: bytes | None) -> bool:
         """Whether another owner's prefix lies below one of `paths`."""
-        others = self.foreign | self.mine
         return any(
-            other.startswith(path + b"/") for path in paths if path is not None for other in others
+            other.startswith(path + b"/")
+            for path in paths
+            if path is not None
+            for other in self.listed
         )

@@ -129,8 +129,9 @@ class Watcher:
             self._poller.register(self._wake_fd, select.POLLIN)
         progress = self._ledger.journal.progress()
         now_us = self._clock.wall_us()
-        first = progress.watermark_us is None and self.shard.since_us is None
-        since = progress.watermark_us or self.shard.since_us or now_us
+        first = not progress.scanned and self.shard.since_us is None
+        since = (None if first else progress.watermark_us) or self.shard.since_us or now_us
+        self._catching_up.remembers = progress.scanned
         self._standing.watermark_us = self._standing.committed_us = since
         self._ledger.overflows = progress.overflows
         reason = self._reason(clean=progress.clean_stop, first=progress.watermark_us is None)

@@ -114,6 +114,26 @@ def test_a_bootstrap_killed_half_way_goes_on(tmp_path: Path) -> None:
     run(second)
 
 
+def test_a_node_is_compared_only_with_a_tree_that_is_watched(tmp_path: Path) -> None:
+    """The first scan of a Journal made anew looks at no file: the comparison comes after it."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    fill(tree, FILES)
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            writer = instance.journal_anew(state=ShardState.SCANNING)
+            await asyncio.sleep(1.0)
+            fill(tree, {"a/x": "changed before its directory had its watch again"})
+            writer.commit(progress={"state": ShardState.FOLLOWING.value})
+            await sync.followed()
+            assert differences(tree, node) == []
+
+    run(work)
+
+
 @pytest.mark.parametrize("moment", ["down", "running"])
 def test_a_journal_of_another_id_is_answered_by_a_reconcile(tmp_path: Path, moment: str) -> None:
     """What the lost Journal may have held is found by comparing; then the new one is followed."""
@@ -125,16 +145,7 @@ def test_a_journal_of_another_id_is_answered_by_a_reconcile(tmp_path: Path, mome
     def lose_journal() -> None:
         fill(tree, {"a/x": "not journaled", "new/z": "1"})
         os.unlink(tree / "b/y")
-        instance.journals[0].close()
-        path = instance.state_dir.journal("main-00")
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        writer = JournalWriter.open(
-            path, shard=ShardId("main-00"), tree="main", clock=instance.clock
-        )
-        writer.begin_epoch(EpochReason.JOURNAL_LOST)
-        writer.commit(progress={"state": ShardState.FOLLOWING.value})
-        instance.journals[0] = writer
+        instance.journal_anew(state=ShardState.FOLLOWING)
 
     async def down() -> None:
         async with running(instance) as sync:

@@ -133,8 +133,10 @@ def test_a_killed_watcher_loses_nothing(watching: Watching) -> None:
     assert watching.epochs() == ["first_start", "crash"]
 
 
-def test_a_watcher_killed_in_its_first_scan_loses_nothing(watching: Watching) -> None:
+def test_a_watcher_killed_in_a_catch_up_loses_nothing(watching: Watching) -> None:
     """The Watermark is on disk before the scan, so what happens from then on is found."""
+    watching.start()
+    watching.stop()
     watching.begin()
     watching.drop()
     (watching.root / "a/b/meanwhile").write_text("x")
@@ -143,8 +145,23 @@ def test_a_watcher_killed_in_its_first_scan_loses_nothing(watching: Watching) ->
     assert b"a/b/meanwhile" in {c.path for c in watching.changes()}
 
 
+def test_a_shard_without_a_past_says_scanning_until_all_is_watched(watching: Watching) -> None:
+    """Its first scan looks at no file, killed or not: Nodes are compared once it follows."""
+    watching.begin()
+    (watching.root / "a/b/early").write_text("x")
+    assert (watching.progress().state, watching.progress().scanned) == (ShardState.SCANNING, False)
+    watching.drop()
+    watching.begin()
+    assert (watching.progress().state, watching.progress().scanned) == (ShardState.SCANNING, False)
+    watching.quiet()
+    assert (watching.progress().state, watching.progress().scanned) == (ShardState.FOLLOWING, True)
+    assert watching.remembered() == {b"", b"a", b"b", b"c", b"d", b"e"}
+
+
 def test_files_of_one_directory_changed_while_scanning_are_found(watching: Watching) -> None:
     """Between the start and the scan's arrival nothing slips through."""
+    watching.start()
+    watching.stop()
     watching.begin()
     (watching.root / "a/b/early").write_text("x")
     (watching.root / "new/dir").mkdir(parents=True)
@@ -293,6 +310,23 @@ def test_a_journal_deleted_under_its_writer_is_replaced(watching: Watching) -> N
     assert watching.cookies().keys() == {"flush-1"}
     (watching.root / "a/f").write_text("x")
     assert watching.paths() == {b"a/f"}
+
+
+def test_a_watcher_killed_after_its_journal_was_replaced_scans_all_anew(
+    watching: Watching,
+) -> None:
+    """What the first Journal remembered is not in the second: no Node is compared before."""
+    watching.start()
+    watching.state.journal(watching.shard.id).unlink()
+    assert watching.watcher is not None
+    watching.watcher._last_heartbeat = -1000.0
+    watching.watcher._look_around(0.0)
+    watching.watcher._ledger.commit(watching.watcher._committing._columns())
+    assert (watching.progress().state, watching.progress().scanned) == (ShardState.SCANNING, False)
+    watching.drop()
+    watching.start()
+    assert watching.progress().scanned
+    assert watching.remembered() == {b"", b"a", b"b", b"c", b"d", b"e"}
 
 
 def until(watching: Watching, state: ShardState) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+import pytest
 
 from shardsync.clock import SystemClock
 from shardsync.watch.directories import TOP, DirectoryTable
@@ -35,7 +38,7 @@ class NoMemory:
         return 1
 
 
-def scanner(root: Path, gathered: Gathered) -> Scanner:
+def scanner(root: Path, gathered: Gathered, disk: str = "btrfs /dev/sda1") -> Scanner:
     return Scanner(
         root=os.fsencode(root),
         watches=Meddling(),
@@ -45,7 +48,7 @@ def scanner(root: Path, gathered: Gathered) -> Scanner:
         excluded=NoFilter(),
         clock=SystemClock(),
         prefixes=Prefixes(mine=[b""], foreign=[]),
-        identify=lambda device: "disk",
+        identify=lambda device: disk,
     )
 
 
@@ -81,3 +84,80 @@ def test_a_scan_deeper_than_its_open_directories_goes_on(tmp_path: Path) -> None
     scan.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True)))
     assert scan.step(60.0)
     assert scan.done == 201
+
+
+@pytest.mark.parametrize("disk", ["ext4 /dev/sda1", "btrfs /dev/sda1"])
+def test_a_first_scan_finds_all_directories_and_looks_at_no_file(
+    tmp_path: Path, disk: str
+) -> None:
+    """A directory without subdirectories is not even listed, where link counts tell."""
+    for number in range(300):
+        (tmp_path / f"d{number}/below/leaf").mkdir(parents=True)
+    gathered = Gathered()
+    scan = scanner(tmp_path, gathered, disk)
+    later = 1 << 60
+    rule = Rule(since_us=later, unknown=True, whole=True, only_directories=True)
+    scan.begin(Task(TOP, 0, b"", b"", rule))
+    assert scan.step(60.0)
+    assert scan.done == 901
+    assert len(scan.found.directories) == 901
+    assert len(gathered) == 0
+
+
+def test_a_scan_out_of_time_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Step by step, with no time at all, everything is found once, in wide and deep folders."""
+    for number in range(500):
+        (tmp_path / f"d{number % 50}").mkdir(exist_ok=True)
+        (tmp_path / f"d{number % 50}/f{number}").touch()
+        (tmp_path / f"file{number}").touch()
+    (tmp_path.joinpath(*["deep"] * 90)).mkdir(parents=True)
+    gathered = Gathered()
+    scan = scanner(tmp_path, gathered)
+    scan.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True, since_us=1)))
+    steps = 1
+    while not scan.step(0.0):
+        steps += 1
+    assert steps > 10
+    assert scan.done == 141
+    late = 141
+    assert sum(1 for path in gathered.entries if not path.endswith(b"late")) == 1000
+    assert sum(1 for path in gathered.entries if path.endswith(b"late")) == late
+
+
+def test_a_listing_that_breaks_off_ends_nothing_else(tmp_path: Path) -> None:
+    """A directory that cannot be read to its end is named, to be tried again; the rest goes on."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "sound/below").mkdir(parents=True)
+    scan = scanner(tmp_path, Gathered())
+    scan._watches = Quiet()
+    rule = Rule(unknown=True, whole=True)
+    scan.begin(Task(TOP, 0, b"", b"", rule))
+    scan.step(0.0)
+    scan._frames.append((Breaking(), 2, 7, b"broken/", rule))
+    assert scan.step(60.0)
+    assert scan.found.refused[b"broken"][1] == "Input/output error"
+    assert scan.done == 4
+
+
+class Breaking:
+    """The listing of a directory on a disk that dies."""
+
+    def __iter__(self) -> Breaking:
+        return self
+
+    def __next__(self) -> os.DirEntry[bytes]:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Quiet:
+    """Watches that are never used up and meddle with nothing."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, path: bytes) -> int:
+        self.count += 1
+        return self.count

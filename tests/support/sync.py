@@ -80,6 +80,18 @@ class Instance:
         rows: Sequence[Row] = [(os.fsencode(path), scope, kind, now, None) for path in paths]
         return self.journals[shard].commit(rows)
 
+    def journal_anew(self, *, state: ShardState) -> JournalWriter:
+        """The first Shard's Journal is lost, and its Watcher makes another, in that state."""
+        self.journals[0].close()
+        path = self.state_dir.journal("main-00")
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        writer = JournalWriter.open(path, shard=ShardId("main-00"), tree="main", clock=self.clock)
+        writer.begin_epoch(EpochReason.JOURNAL_LOST)
+        writer.commit(progress={"state": state.value})
+        self.journals[0] = writer
+        return writer
+
     def _journal(self, number: int) -> JournalWriter:
         path = self.state_dir.journal(f"main-{number:02d}")
         writer = (

@@ -140,6 +140,10 @@ class Watching:
         """Acknowledged flush cookies: name -> Position."""
         return dict(self._query("SELECT name, position FROM cookies"))
 
+    def remembered(self) -> set[bytes]:
+        """The names of the directories that the Journal remembers, the root's b""."""
+        return {row[0] for row in self._query("SELECT name FROM dirs")}
+
     def epochs(self) -> list[str]:
         """The reasons of all Epochs, oldest first."""
         return [row[0] for row in self._query("SELECT reason FROM epochs ORDER BY number")]
