@@ -18,6 +18,7 @@ class Progress:
     `generation`: of the Plan that the Watcher follows. `clean_stop`: the last
     Watcher ended with everything journaled up to `watermark_us`. `scanned`: a
     pass over all directories was completed once; no Node is compared before.
+    `mounts`: what was mounted below the root, the Watcher's own words.
     """
 
     state: ShardState = ShardState.STOPPED
@@ -40,6 +41,7 @@ class Progress:
     scanned: bool = False
     boot_id: str = ""
     clock_offset_us: int = 0
+    mounts: str = ""
 
 
 PROGRESS_COLUMNS = tuple(field.name for field in fields(Progress))

@@ -37,7 +37,8 @@ CREATE TABLE progress (
     pid INTEGER NOT NULL DEFAULT 0, generation INTEGER NOT NULL DEFAULT 0,
     heartbeat_us INTEGER NOT NULL DEFAULT 0, clean_stop INTEGER NOT NULL DEFAULT 0,
     scanned INTEGER NOT NULL DEFAULT 0,
-    boot_id TEXT NOT NULL DEFAULT '', clock_offset_us INTEGER NOT NULL DEFAULT 0
+    boot_id TEXT NOT NULL DEFAULT '', clock_offset_us INTEGER NOT NULL DEFAULT 0,
+    mounts TEXT NOT NULL DEFAULT ''
 ) STRICT;
 INSERT INTO progress (only) VALUES (1);
 """

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from shardsync.escape import printable
-from shardsync.ship.look import Look, Looker, open_beneath
-from shardsync.ship.mounts import (
+from shardsync.mounts import (
     Mount,
     filesystem_name,
     mount_of,
     mounts_below,
     read_mounts,
 )
+from shardsync.ship.look import Look, Looker, open_beneath
 
 
 class RootTroubleKind(enum.StrEnum):

@@ -19,6 +19,7 @@ from shardsync.watch.directories import DirectoryTable
 from shardsync.watch.events import Fold
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.ledger import Ledger
+from shardsync.watch.mounts import MountsBelow, MountTable
 from shardsync.watch.pending import FileProbe, PendingFiles
 from shardsync.watch.polling import Polling
 from shardsync.watch.prefixes import Prefixes
@@ -135,6 +136,7 @@ def open_watcher(
         clock=clock,
         log=log,
     )
+    mounts = MountsBelow(table=MountTable(root=root), territory=territory, log=log)
     return Watcher(
         shard=shard,
         generation=plan.generation,
@@ -179,8 +181,10 @@ def open_watcher(
             cookies=cookies,
             polling=polling,
             catching_up=catching_up,
+            mounts=mounts,
             clock=clock,
         ),
+        mounts=mounts,
         reopen=open_journal,
         retention=retention,
         clock=clock,

@@ -9,6 +9,7 @@ from shardsync.watch.cookies import Cookies
 from shardsync.watch.events import Fold
 from shardsync.watch.gathered import Gathered
 from shardsync.watch.ledger import Ledger
+from shardsync.watch.mounts import MountsBelow
 from shardsync.watch.pending import PendingFiles
 from shardsync.watch.polling import Polling
 from shardsync.watch.scan import Scanner
@@ -35,6 +36,7 @@ class Committing:
         cookies: Cookies,
         polling: Polling,
         catching_up: CatchingUp,
+        mounts: MountsBelow,
         clock: Clock,
     ) -> None:
         self._standing = standing
@@ -47,6 +49,7 @@ class Committing:
         self._cookies = cookies
         self._polling = polling
         self._catching_up = catching_up
+        self._mounts = mounts
         self._clock = clock
         self._last = 0.0
 
@@ -70,6 +73,8 @@ class Committing:
         if written is None:
             return 0
         self._cookies.answered(flushes)
+        if not self._territory.mounts_changed:
+            self._mounts.is_unsaved = False
         if self._ledger.must_rescan:
             self._ledger.must_rescan = False
             self._catching_up.new_epoch(EpochReason.CRASH, self._standing.committed_us)
@@ -95,10 +100,14 @@ class Committing:
             and not self._cookies.flushes
         )
 
+    @property
+    def _must_save_mounts(self) -> bool:
+        return self._mounts.is_unsaved and not self._territory.mounts_changed
+
     def _is_due(self, now: float, *, wanted: bool) -> bool:
         wanted = bool(
             wanted or len(self._gathered) or self._ledger.commit_wanted
-            or self._ledger.directories or self._ledger.gone
+            or self._ledger.directories or self._ledger.gone or self._must_save_mounts
             or self._standing.state != self._ledger.state
         )  # fmt: skip
         pause = RETRY_SECONDS if self._ledger.is_troubled else COMMIT_SECONDS
@@ -120,10 +129,14 @@ class Committing:
     def _columns(self) -> dict[str, object]:
         self._standing.watermark_us = self._standing.safe_us()
         self._ledger.state = self._standing.state
-        return {
+        columns: dict[str, object] = {
             "state": self._standing.state.value,
             "scanned": int(self._catching_up.remembers),
             "watermark_us": self._standing.watermark_us,
             "scan_done": self._scanner.done,
             "polled_directories": self._scanner.polled if self._standing.has_unwatched else 0,
         }
+        if self._must_save_mounts:
+            # With the Changes that tell of them, so that a crash before finds them again.
+            columns["mounts"] = self._mounts.saved()
+        return columns

@@ -157,6 +157,14 @@ class DirectoryTable:
         if not page.live:
             del self._pages[number]
 
+    def bound_to(self, parent: int, name: bytes) -> list[int]:
+        """The watches that stand for `name` in `parent`: several where one covers another."""
+        return [
+            wd
+            for wd, page, i in self._known()
+            if page.parents[i] == parent and page.name(i) == name
+        ]
+
     def begin_round(self) -> None:
         """From now on `is_seen` asks whether a directory was bound since this call."""
         self._round = (self._round + 1) & 0xFF

@@ -175,6 +175,10 @@ class Ledger:
             "clock_offset_us": self._clock.wall_us() - self._clock.boottime_us(),
         }
 
+    def is_same_boot(self, progress: Progress) -> bool:
+        """Whether `progress` was written since the machine came up."""
+        return progress.boot_id == self._boot_id
+
     def why_compare(self, progress: Progress, *, since_us: int) -> str:
         """Why times cannot tell what changed since `progress`, or ""."""
         if progress.watermark_us is None:

@@ -8,7 +8,7 @@ from shardsync.clock import Clock
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import ShardState
 from shardsync.watch.directories import TOP
-from shardsync.watch.scan import Rule, Scanner, Task
+from shardsync.watch.scan import Scanner, Task
 from shardsync.watch.standing import Standing
 from shardsync.watch.territory import Territory
 
@@ -44,7 +44,10 @@ class Polling:
         """Begin a pass if one is due: of the unwatched, and of what could not be entered."""
         self._say_refused()
         unwatched, refused = self._scanner.found.unwatched, self._scanner.found.refused
-        if not (unwatched or refused) or self._scanner.is_open or self._territory.catching_up:
+        apart = self._territory.apart
+        if not (unwatched or refused or apart):
+            return
+        if self._scanner.is_open or self._territory.catching_up:
             return
         if now - self.last < POLL_SECONDS and not self.wanted:
             return
@@ -53,7 +56,7 @@ class Polling:
         self.wanted = False
         self.last = now
         self._scanner.polled = 0
-        tasks = [*unwatched.values(), *(task for task, _ in refused.values())]
+        tasks = [*unwatched.values(), *(task for task, _ in refused.values()), *apart.values()]
         unwatched.clear()
         refused.clear()
         for task in tasks:
@@ -61,8 +64,9 @@ class Polling:
 
     def say_coverage(self) -> None:
         """Following where all is watched, polling where watches ran out."""
-        unwatched = self._standing.has_unwatched
-        state = ShardState.POLLING if unwatched else ShardState.FOLLOWING
+        unwatched = bool(self._scanner.found.unwatched)
+        is_whole = not self._standing.has_unwatched
+        state = ShardState.FOLLOWING if is_whole else ShardState.POLLING
         if state is self._standing.state:
             return
         self._standing.state = state
@@ -79,7 +83,16 @@ class Polling:
         if folder is None:
             return
         path = folder + b"/" + task.name if folder else task.name
-        self._scanner.begin(replace(task, path=path, rule=_polled(task.rule, since_us)))
+        rule = replace(
+            task.rule,
+            since_us=since_us - MARGIN_US,
+            unknown=False,
+            whole=True,
+            everything=False,
+            explained_until_us=0,
+            watched=path not in self._territory.apart,
+        )
+        self._scanner.begin(replace(task, path=path, rule=rule))
 
     def _say_refused(self) -> None:
         """Directories that cannot be entered are tried again with each poll, and never silent."""
@@ -88,16 +101,3 @@ class Polling:
             path, (_, why) = next(iter(refused.items()))
             if self._refused_said.is_due(f"{len(refused)} {path!r} {why}"):
                 self._log.warning("directory.refused", count=len(refused), first=path, why=why)
-
-
-def _polled(rule: Rule, since_us: int) -> Rule:
-    """What changed since the pass before, of all that lies below."""
-    return replace(
-        rule,
-        since_us=since_us - MARGIN_US,
-        unknown=False,
-        whole=True,
-        everything=False,
-        explained_until_us=0,
-        watched=True,
-    )

@@ -50,20 +50,21 @@ class Standing:
     @property
     def has_unwatched(self) -> bool:
         """Whether some directories have no watch and are polled."""
-        return bool(self._scanner.found.unwatched)
+        return bool(self._scanner.found.unwatched or self._territory.apart)
 
     def is_settled(self) -> bool:
         """Whether no scan is open or wanted."""
         return not (
             self._scanner.is_open
             or self._territory.catching_up
+            or self._territory.mounts_changed
             or self._territory.live_suspects()
             or self.is_halted
         )
 
     def must_catch_up(self) -> bool:
         """Whether a stop now leaves something to find: it would not be a clean one."""
-        return self._territory.catching_up or self.is_halted
+        return self._territory.catching_up or self._territory.mounts_changed or self.is_halted
 
     def safe_us(self) -> int:
         """The Watermark as of now: all that changed before is journaled or about to be."""

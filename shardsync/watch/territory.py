@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from dataclasses import replace
 from operator import itemgetter
 
 from shardsync.clock import Clock
 from shardsync.inotify import Inotify, is_watch_limit
+from shardsync.journal.plan import covers
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
@@ -39,8 +41,9 @@ class Territory:
         self.tops: dict[bytes, int] = dict.fromkeys(sorted(prefixes.mine), 0)
         self.gone: list[tuple[int, int]] = []
         self.catching_up = False
-        self.unmounted = 0
         self.prefix_came = False
+        self.mounts_changed = False
+        self.apart: dict[bytes, Task] = {}
         self._inotify = inotify
         self._table = table
         self._scanner = scanner
@@ -61,10 +64,11 @@ class Territory:
         if self._table.knows(wd):
             self._scanner.found.suspects.add(wd)
 
-    def watch_ended(self, wd: int, *, unmounted: bool) -> None:
-        """Nothing is journaled here: a deletion was told by the parent, an unmount is none."""
-        if unmounted:
-            self.unmounted += 1
+    def watch_ended(self, wd: int, *, unmounted: bool) -> None:  # noqa: ARG002 (see below)
+        """Nothing is journaled here: a deletion was told by the parent, an unmount is none.
+
+        What lies at the mount point after an unmount, mountinfo tells (`look_anew`).
+        """
         if not self._table.knows(wd):
             return
         self._forget(wd)
@@ -112,6 +116,10 @@ class Territory:
         self.catching_up = True
         for prefix in self.tops:
             self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
+        for task in self.apart.values():
+            own = task.rule
+            apart = replace(rule, watched=False, sub_root=own.sub_root, device=own.device)
+            self._scanner.begin(replace(task, rule=apart))
 
     def end_catch_up(self) -> None:
         """Give up the watches that the scan did not come across."""
@@ -190,6 +198,8 @@ class Territory:
         """Own other prefixes from now on: drop what went, take what came as `tree`."""
         old, self._prefixes = self._prefixes, prefixes
         self._scanner.prefixes = prefixes
+        prefixes.set_apart(old.apart)
+        self._find_apart()
         for prefix in prefixes.foreign - old.foreign:
             self._drop(prefix)
         for prefix in old.mine - prefixes.mine:
@@ -199,6 +209,82 @@ class Territory:
         for prefix in (old.foreign | old.mine) - prefixes.foreign - prefixes.mine:
             if prefixes.owns(prefix):
                 self._take_over(prefix)
+
+    @property
+    def doubles(self) -> frozenset[bytes]:
+        """What `set_apart` was told last."""
+        return self._prefixes.apart
+
+    def set_apart(self, points: frozenset[bytes]) -> frozenset[bytes]:
+        """These show the Tree again: no scan from above enters them. Returns what is new in it.
+
+        Their inodes have one watch each, which tells of them under their other path.
+        """
+        before = self._prefixes.apart
+        self._prefixes.set_apart(points)
+        self._find_apart()
+        return before ^ points
+
+    def look_anew(self, point: bytes) -> None:
+        """Something else lies at `point`, by a mount or an unmount: journal and watch it whole."""
+        for prefix, top in self.tops.items():
+            if top and covers(point, prefix):
+                self._leave_top(prefix, top)
+                self.tops[prefix] = 0
+                self.prefix_came = True
+        if not self.journal_mount(point):
+            return
+        folder, _, name = point.rpartition(b"/")
+        above = look_at(self._scanner.absolute(folder))
+        if above is None:
+            return
+        wd = self._watch_of(folder)
+        for old in self._table.bound_to(wd, name) if wd else ():
+            self._leave(old)
+        task = self.apart.get(point)
+        if task is not None:
+            self._scanner.begin(task)
+        elif wd:
+            rule = replace(self._rule(device=above.st_dev, everything=False), whole=True)
+            self._scanner.begin(Task(wd, above.st_ino, name, point, rule))
+
+    def journal_mount(self, point: bytes) -> bool:
+        """Something else lies at `point` than before: all of it, if it is this Shard's."""
+        if self._is_mine(point):
+            self._gathered.tree(point)
+            return True
+        return False
+
+    def _find_apart(self) -> None:
+        self.apart = {}
+        for point in self._prefixes.apart:
+            found = look_at(self._scanner.absolute(point))
+            if found is not None and self._is_mine(point):
+                rule = self._rule(device=found.st_dev, everything=False)
+                # A number of its own: under the file system's the inodes have their real place.
+                number = -1 - zlib.crc32(point)
+                rule = replace(rule, watched=False, whole=True, sub_root=number)
+                self.apart[point] = Task(TOP, 0, point, point, rule)
+
+    def _is_mine(self, path: bytes) -> bool:
+        """Whether this Shard owns the directory, and it is not excluded, nor one above it."""
+        if path in self.tops or not self._prefixes.owns(path):
+            return False
+        parts = path.split(b"/")
+        above = (b"/".join(parts[:length]) for length in range(1, len(parts) + 1))
+        return not any(self._excluded.excludes(directory, True) for directory in above)
+
+    def _watch_of(self, path: bytes) -> int:
+        """The watch of a directory that is watched at this path, else 0."""
+        try:
+            wd = self._inotify.add(self._scanner.absolute(path))
+        except OSError:
+            return 0
+        if self._table.path(wd) == path:
+            return wd
+        if not self._table.knows(wd):
+            self._inotify.remove(wd)
+        return 0
 
     def _drop(self, prefix: bytes) -> None:
         try:
@@ -212,11 +298,8 @@ class Territory:
 
     def _take_over(self, prefix: bytes) -> None:
         folder, _, name = prefix.rpartition(b"/")
-        try:
-            wd = self._inotify.add(self._scanner.absolute(folder))
-        except OSError:
-            return
-        if self._table.path(wd) == folder:
+        wd = self._watch_of(folder)
+        if wd:
             self._gathered.tree(prefix)
             self.directory_came(wd, name, moved=True, origin=None)
 

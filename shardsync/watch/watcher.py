@@ -25,6 +25,7 @@ from shardsync.watch.cookies import Cookies
 from shardsync.watch.events import Fold, Stamp
 from shardsync.watch.gathered import Gathered
 from shardsync.watch.ledger import Ledger
+from shardsync.watch.mounts import MountsBelow
 from shardsync.watch.pending import PendingFiles
 from shardsync.watch.polling import Polling
 from shardsync.watch.prefixes import Prefixes
@@ -81,6 +82,7 @@ class Watcher:
         catching_up: CatchingUp,
         root: WatchedRoot,
         committing: Committing,
+        mounts: MountsBelow,
         reopen: Callable[[], JournalWriter],
         retention: Retention,
         clock: Clock,
@@ -103,6 +105,7 @@ class Watcher:
         self._catching_up = catching_up
         self._root = root
         self._committing = committing
+        self._mounts = mounts
         self._reopen = reopen
         self._retention = retention
         self._clock = clock
@@ -136,6 +139,10 @@ class Watcher:
         self._ledger.overflows = progress.overflows
         reason = self._reason(clean=progress.clean_stop, first=progress.watermark_us is None)
         why_compare = self._ledger.why_compare(progress, since_us=since)
+        remounted = self._mounts.start(
+            progress.mounts, same_boot=self._ledger.is_same_boot(progress)
+        )
+        self._poller.register(self._mounts.fd, select.POLLPRI)
         if progress.clean_stop:
             self._catching_up.looked_from_us = self._ledger.journal.epoch_started_at()
         self._ledger.begin_epoch(reason)
@@ -153,6 +160,8 @@ class Watcher:
             return
         clean = progress.clean_stop and not why_compare
         self._catching_up.begin(since, first=first, explained_until_us=since if clean else 0)
+        for point in remounted:
+            self._territory.journal_mount(point)
         if why_compare:
             self._compare(why_compare)
 
@@ -166,6 +175,7 @@ class Watcher:
         now = self._clock.monotonic()
         events = self._read(now)
         overflowed = self._catching_up.answer_overflow()
+        self._mounts.tick()
         self._catching_up.step()
         self._unclosed.tick(now)
         self._look_around(now)
@@ -211,6 +221,7 @@ class Watcher:
         if written is not None:
             self._ledger.end_epoch()
         self._inotify.close()
+        self._mounts.close()
         self._scanner.abandon()
         self._ledger.close()
         self._log.info("watcher.stopped", clean=clean and written is not None)
@@ -293,7 +304,8 @@ class Watcher:
             self._gathered.tree(prefix)
 
     def _wait_seconds(self, timeout: float) -> float:
-        if self._scanner.is_open or not self._standing.drained or self._polling.wanted:
+        standing = self._standing
+        if self._scanner.is_open or not standing.drained or self._polling.wanted:
             return 0.0
         now = self._clock.monotonic()
         waits = [timeout, self._last_look + LOOK_SECONDS - now]

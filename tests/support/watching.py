@@ -104,6 +104,7 @@ class Watching:
         assert self.watcher is not None
         watcher, self.watcher = self.watcher, None
         watcher._inotify.close()
+        watcher._mounts.close()
         watcher._scanner.abandon()
         watcher._ledger.journal._connection.close()
 

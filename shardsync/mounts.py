@@ -16,9 +16,15 @@ _BY_UUID = "/dev/disk/by-uuid"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One line of mountinfo (proc(5)). `point` is absolute."""
+    """One line of mountinfo (proc(5)). `point` is absolute.
+
+    `device`: as `major:minor`, counts within one boot. `root`: the directory
+    of the file system that is to be seen at `point`.
+    """
 
     mount_id: int
+    device: str
+    root: bytes
     point: bytes
     kind: str
     source: bytes
@@ -38,6 +44,8 @@ def parse_mounts(lines: Iterable[bytes]) -> Iterable[Mount]:
         if dash and len(fields) >= 6 and len(more) >= 2:
             yield Mount(
                 mount_id=int(fields[0]),
+                device=fields[2].decode("ascii", "replace"),
+                root=_unescaped(fields[3]),
                 point=_unescaped(fields[4]),
                 kind=more[0].decode("ascii", "replace"),
                 source=_unescaped(more[1]),
