@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from shardsync.cli.invocation import Invocation
-from shardsync.cli.options import config_option, examples
-from shardsync.cli.output import say
+from shardsync.cli.options import config_option, examples, no_wait_option
+from shardsync.cli.output import say, tell
+from shardsync.cli.scanning import ScanWatch, tell_outcome
 from shardsync.cli.shortage import warn_of_shortfalls
 from shardsync.control.lifecycle import lifecycle
+
+_PATIENCE_SECONDS = 900.0
+"""After which `up` no longer shows how far the first scan is; it goes on."""
 
 
 @click.command(epilog=examples("shardsync up", "shardsync up --foreground"))
 @config_option
 @click.option("--foreground", is_flag=True, help="Become supervisord, for systemd or a container.")
+@no_wait_option
 @click.pass_obj
-def up(call: Invocation, foreground: bool) -> None:
+def up(call: Invocation, foreground: bool, no_wait: bool) -> None:
     """Start everything; returns once the programs run.
 
-    Processes that a killed supervisord left behind are ended first.
+    On a terminal it then shows how far the first scan is; Ctrl-C ends only that. Processes that a
+    killed supervisord left behind are ended first.
     """
     settings = call.settings
     warn_of_shortfalls(call)
@@ -30,6 +38,19 @@ def up(call: Invocation, foreground: bool) -> None:
     say(f"up: supervisord is pid {started.pid}, {len(started.programs)} programs run")
     say(f"  logs      {call.state.logs}")
     say(f"  programs  supervisorctl -c {call.state.supervisord_conf} status")
+    # A script, or whoever reads the output, wants to go on.
+    if not no_wait and sys.stdout.isatty() and sys.stderr.isatty():
+        _show_scan(call)
+
+
+def _show_scan(call: Invocation) -> None:
+    began = call.clock.monotonic()
+    try:
+        status = ScanWatch(call=call).follow(patience_seconds=_PATIENCE_SECONDS)
+    except KeyboardInterrupt:
+        tell("the scan goes on: `shardsync status` shows how far it is")
+    else:
+        tell_outcome(status, seconds=call.clock.monotonic() - began)
 
 
 @click.command(epilog=examples("shardsync down"))

@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from shardsync.cli.output import say
+from shardsync.cli.scanning import Pace
 from shardsync.cli.tables import lines, tables
 from shardsync.clock import Clock
 from shardsync.observe.reader import StatusReader
@@ -17,6 +18,7 @@ from shardsync.observe.status import Status
 
 _LOOK_SECONDS = 0.5
 _SAY_EVERY_SECONDS = 60.0
+_SAY_MOVING_EVERY_SECONDS = 5.0
 
 Show = Callable[[Status], None]
 
@@ -27,6 +29,7 @@ class LiveView:
     def __init__(self, *, reader: StatusReader, clock: Clock) -> None:
         self._reader = reader
         self._clock = clock
+        self._paces: dict[str, Pace] = {}
 
     def follow(self, until: Callable[[Status], bool]) -> Status:
         """Show each new Status until one is `until`; that one is returned."""
@@ -45,17 +48,30 @@ class LiveView:
             yield Spoken(clock=self._clock, tell=say).show
             return
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            yield lambda status: live.update(tables(status, self._clock.wall_us()), refresh=True)
+            yield lambda status: live.update(self._drawn(status), refresh=True)
+
+    def _drawn(self, status: Status) -> RenderableType:
+        paces = {}
+        for shard in status.shards:
+            if shard.is_scanning:
+                pace = self._paces.setdefault(shard.id, Pace())
+                pace.see(self._clock.monotonic(), shard.scan_done)
+                paces[shard.id] = pace.per_second()
+        return tables(status, self._clock.wall_us(), paces)
 
 
 class Spoken:
-    """A line per thing whenever its state changes, and all of them once a minute."""
+    """A line per thing whenever its state changes, and all of them once a minute.
+
+    What has a progress (a scan, a bootstrap) is told every five seconds.
+    """
 
     def __init__(self, *, clock: Clock, tell: Callable[[str], None]) -> None:
         self._clock = clock
         self._tell = tell
         self._states: dict[str, str] = {}
         self._said_at: float | None = None
+        self._moved_at: dict[str, float] = {}
 
     def show(self, status: Status) -> None:
         """Say what is new."""
@@ -64,8 +80,13 @@ class Spoken:
         if is_due:
             self._said_at = now
         for line in lines(status):
-            kind, name, state, *_ = line.split(" ", 3)
+            kind, name, state, word, *_ = [*line.split(" ", 4), ""]
             key = f"{kind} {name}"
-            if is_due or self._states.get(key) != state:
+            is_new = self._states.get(key) != state
+            if is_due or is_new or (word.endswith("%") and self._is_moving_due(key, now)):
                 self._tell(line)
+                self._moved_at[key] = now
             self._states[key] = state
+
+    def _is_moving_due(self, key: str, now: float) -> bool:
+        return now - self._moved_at.get(key, now) >= _SAY_MOVING_EVERY_SECONDS

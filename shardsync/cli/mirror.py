@@ -22,6 +22,7 @@ from shardsync.cli.live import LiveView
 from shardsync.cli.mirror_settings import absolute_target, mirror_state, settings_text
 from shardsync.cli.options import examples
 from shardsync.cli.output import counted, say, tell
+from shardsync.cli.scanning import ScanWatch
 from shardsync.cli.shortage import warn_of_shortfalls
 from shardsync.clock import Clock
 from shardsync.config.load import user_state_dir
@@ -148,6 +149,7 @@ class Mirror:
         raise NodesFailed("mirror: somebody stopped the daemons")
 
     def _bring_up_to_date(self, began: float) -> None:
+        ScanWatch(call=self._call).follow()
         positions = wait_for_watchers(self._call, self._call.known_trees(), _BARRIER_SECONDS)
         settling = Settling(clock=self._call.clock)
         view = LiveView(reader=self._call.status_reader(), clock=self._call.clock)

@@ -9,7 +9,14 @@ from typing import Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from shardsync.clock import Clock
 from shardsync.errors import ShardsyncError
@@ -67,6 +74,7 @@ class Meter:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
+                TaskProgressColumn(),
                 TextColumn("{task.fields[detail]}"),
                 TimeElapsedColumn(),
                 console=Console(stderr=True),

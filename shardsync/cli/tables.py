@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from shardsync.cli.output import counted
+from shardsync.cli.scanning import scan_figures, scan_words
 from shardsync.clock import rfc3339
 from shardsync.escape import printable_text
 from shardsync.model import NodeState, ShardState, TreeState
@@ -16,6 +19,8 @@ from shardsync.observe.status import NodeStatus, ShardStatus, Status, TreeStatus
 from shardsync.units import human_bytes, human_duration
 
 _GOOD = frozenset({TreeState.OK.value, ShardState.FOLLOWING.value, NodeState.FOLLOWING.value})
+NO_PACES: Mapping[str, float] = MappingProxyType({})
+_BAR_WIDTH = 40
 _BUSY = frozenset(
     {
         ShardState.STARTING.value,
@@ -26,13 +31,13 @@ _BUSY = frozenset(
 )
 
 
-def tables(status: Status, now_us: int) -> RenderableType:
-    """The whole status as rich tables."""
+def tables(status: Status, now_us: int, paces: Mapping[str, float] = NO_PACES) -> RenderableType:
+    """The whole status as rich tables. `paces`: Shard -> directories a second, where known."""
     shards = _table("shard", "state", "pid", "directories", "journal", "watermark", "note")
     for shard in status.shards:
         shards.add_row(
             Text(shard.id),
-            _state(shard.state.value),
+            _state(_shard_state(shard)),
             Text(str(shard.pid or "-")),
             Text(_directories(shard)),
             Text("-" if shard.journal_bytes is None else human_bytes(shard.journal_bytes)),
@@ -56,7 +61,22 @@ def tables(status: Status, now_us: int) -> RenderableType:
         + Text(f"  {_tree_note(tree)}" if tree.halted else "")
         for tree in status.trees
     ]
-    return Group(*heads, shards, nodes)
+    return Group(*heads, shards, nodes, *_bars(status, paces))
+
+
+def _bars(status: Status, paces: Mapping[str, float]) -> Iterable[RenderableType]:
+    """A bar for each scan and each bootstrap that is open."""
+    grid = Table.grid(padding=(0, 1))
+    for shard in status.shards:
+        if shard.state is ShardState.SCANNING and shard.scan_total:
+            bar = ProgressBar(total=1.0, completed=shard.scan_ratio, width=_BAR_WIDTH)
+            words = scan_words(scan_figures([shard]), paces.get(shard.id, 0.0))
+            grid.add_row(Text(f"scan {shard.id}"), bar, Text(f"{shard.scan_ratio:.0%}  {words}"))
+    for node in status.nodes:
+        if node.state is NodeState.BOOTSTRAPPING:
+            bar = ProgressBar(total=1.0, completed=node.progress, width=_BAR_WIDTH)
+            grid.add_row(Text(f"bootstrap {node.name}"), bar, Text(f"{node.progress:.0%}"))
+    return [Text(), grid] if grid.rows else []
 
 
 def lines(status: Status) -> Iterable[str]:
@@ -66,9 +86,10 @@ def lines(status: Status) -> Iterable[str]:
         yield printable_text(" ".join(word for word in words if word))
     for shard in status.shards:
         yield printable_text(
-            f"shard {shard.id} {shard.state} program={shard.program} pid={shard.pid or '-'}"
-            f" directories={_directories(shard)} position={_number(shard.position)}"
-            f" watermark={rfc3339(shard.watermark_us) or '-'} {_note(shard)}".rstrip()
+            f"shard {shard.id} {_shard_state(shard)} program={shard.program}"
+            f" pid={shard.pid or '-'} directories={_directories(shard)}"
+            f" position={_number(shard.position)} watermark={rfc3339(shard.watermark_us) or '-'}"
+            f" {_note(shard)}".rstrip()
         )
     for node in status.nodes:
         lag = "-" if node.lag_seconds is None else human_duration(node.lag_seconds)
@@ -93,6 +114,12 @@ def _state(state: str) -> Text:
     return Text(state, style=style)
 
 
+def _shard_state(shard: ShardStatus) -> str:
+    if shard.state is ShardState.SCANNING and shard.scan_total:
+        return f"{shard.state} {shard.scan_ratio:.0%}"
+    return shard.state.value
+
+
 def _node_state(node: NodeStatus) -> str:
     if node.state is NodeState.BOOTSTRAPPING and node.progress:
         return f"{node.state} {node.progress:.0%}"
@@ -105,8 +132,8 @@ def _directories(shard: ShardStatus) -> str:
 
 def _note(shard: ShardStatus) -> str:
     notes = []
-    if shard.scan_ratio < 1 and shard.state is ShardState.SCANNING:
-        notes.append(f"scan {shard.scan_ratio:.0%} ({shard.scan_done:,} directories)")
+    if shard.state is ShardState.SCANNING:
+        notes.append(scan_words(scan_figures([shard]), 0))
     if shard.polled_directories:
         notes.append(f"{shard.polled_directories:,} directories polled, watches ran out")
     if shard.overflows:

@@ -23,13 +23,21 @@ from shardsync.layout import StateDirectory
 from shardsync.model import NodeState, ShardState
 from shardsync.observe.lag import Lag, LagMeter
 from shardsync.observe.liveness import Liveness
-from shardsync.observe.status import NodeStatus, ShardStatus, Status, TreeStatus, tree_state
+from shardsync.observe.status import (
+    SCANNING_STATES,
+    NodeStatus,
+    ShardStatus,
+    Status,
+    TreeStatus,
+    tree_state,
+)
 from shardsync.units import human_duration
 
 _SILENT_SECONDS = 60.0
 """Six heartbeats of a Watcher."""
 _LEAST_FREE_BYTES = 64 * 1024
-_SCANNING = frozenset({ShardState.STARTING, ShardState.SCANNING})
+_ALMOST = 0.99
+"""The most that an open scan is said to have done: its total is an estimate."""
 
 
 class StatusReader:
@@ -138,7 +146,7 @@ class StatusReader:
             return replace(found, last_error=str(error))
         return replace(
             found,
-            state=ShardState.STOPPED if pid is None else progress.state,
+            state=_state(progress, pid),
             # The kernel has dropped those of a Watcher that is gone.
             watches=0 if pid is None else progress.watches,
             directories=progress.directories,
@@ -151,6 +159,7 @@ class StatusReader:
             last_error=self._silence(progress, pid) or progress.last_error,
             changes_total=progress.changes_total,
             scan_done=progress.scan_done,
+            scan_total=progress.scan_total,
             scan_ratio=_scan_ratio(progress),
             epochs=tuple((epoch.number, epoch.reason) for epoch in epochs),
         )
@@ -241,9 +250,17 @@ def observed_roots(state: StateDirectory) -> dict[str, str]:
     return dict(read_memory(state.path / MEMORY_FILE).roots)
 
 
+def _state(progress: Progress, pid: int | None) -> ShardState:
+    """The Shard's; what an earlier Watcher left in the Journal is not the new one's."""
+    if pid is None:
+        return ShardState.STOPPED
+    is_stale = progress.state is ShardState.STOPPED or progress.pid not in {0, pid}
+    return ShardState.STARTING if is_stale else progress.state
+
+
 def _scan_ratio(progress: Progress) -> float:
-    if progress.state not in _SCANNING:
+    if progress.state not in SCANNING_STATES:
         return 1.0
     if not progress.scan_total:
         return 0.0
-    return min(1.0, progress.scan_done / progress.scan_total)
+    return min(_ALMOST, progress.scan_done / progress.scan_total)

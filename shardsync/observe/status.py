@@ -13,7 +13,8 @@ from shardsync.errors import NodesFailed, NotRunning
 from shardsync.escape import printable_text
 from shardsync.model import EpochReason, NodeState, ShardState, TreeState
 
-_WELL_SHARDS = frozenset({ShardState.STARTING, ShardState.SCANNING, ShardState.FOLLOWING})
+SCANNING_STATES = frozenset({ShardState.STARTING, ShardState.SCANNING})
+_WELL_SHARDS = SCANNING_STATES | {ShardState.FOLLOWING}
 # Paused is what an operator asked for, and he sees it in the table.
 _WELL_NODES = frozenset({NodeState.BOOTSTRAPPING, NodeState.FOLLOWING, NodeState.PAUSED})
 
@@ -22,7 +23,9 @@ _WELL_NODES = frozenset({NodeState.BOOTSTRAPPING, NodeState.FOLLOWING, NodeState
 class ShardStatus:
     """One observing Shard. Figures are None where its Journal cannot be read.
 
-    Times in Unix microseconds. `scan_ratio`: 1.0 while no scan is open.
+    Times in Unix microseconds. `scan_done`, `scan_total`: directories of the
+    present or last scan, the total being an estimate, 0 where unknown.
+    `scan_ratio`: 1.0 while no scan is open.
     """
 
     id: str
@@ -41,8 +44,14 @@ class ShardStatus:
     last_error: str = ""
     changes_total: int = 0
     scan_done: int = 0
+    scan_total: int = 0
     scan_ratio: float = 0.0
     epochs: tuple[tuple[int, EpochReason], ...] = ()
+
+    @property
+    def is_scanning(self) -> bool:
+        """Whether its Watcher runs and has yet to come to know all directories."""
+        return self.state in SCANNING_STATES
 
     @property
     def is_well(self) -> bool:
