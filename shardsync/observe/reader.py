@@ -144,9 +144,11 @@ class StatusReader:
             epochs = reader.epochs()
         except StateUnusable as error:
             return replace(found, last_error=str(error))
+        state = _state(progress, pid)
+        total = progress.scan_total or shard.directories
         return replace(
             found,
-            state=_state(progress, pid),
+            state=state,
             # The kernel has dropped those of a Watcher that is gone.
             watches=0 if pid is None else progress.watches,
             directories=progress.directories,
@@ -159,8 +161,8 @@ class StatusReader:
             last_error=self._silence(progress, pid) or progress.last_error,
             changes_total=progress.changes_total,
             scan_done=progress.scan_done,
-            scan_total=progress.scan_total,
-            scan_ratio=_scan_ratio(progress),
+            scan_total=total,
+            scan_ratio=_scan_ratio(state, progress.scan_done, total),
             epochs=tuple((epoch.number, epoch.reason) for epoch in epochs),
         )
 
@@ -258,9 +260,7 @@ def _state(progress: Progress, pid: int | None) -> ShardState:
     return ShardState.STARTING if is_stale else progress.state
 
 
-def _scan_ratio(progress: Progress) -> float:
-    if progress.state not in SCANNING_STATES:
+def _scan_ratio(state: ShardState, done: int, total: int) -> float:
+    if state not in SCANNING_STATES:
         return 1.0
-    if not progress.scan_total:
-        return 0.0
-    return min(_ALMOST, progress.scan_done / progress.scan_total)
+    return min(_ALMOST, done / total) if total else 0.0

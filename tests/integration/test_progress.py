@@ -1,0 +1,182 @@
+"""The first scan of a large tree is seen: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shardsync.cli.live import Spoken
+from shardsync.journal.writer import JournalWriter
+from shardsync.model import NodeState, ShardState
+from shardsync.observe.liveness import Liveness
+from shardsync.observe.reader import StatusReader
+from tests.support.clock import FakeClock
+from tests.support.instance import HandMade
+from tests.support.terminal import Terminal, terminal
+
+KEY = ("main", "web1")
+ALL_LOCKS = ("instance", "sync", "journal-main-00")
+MAIN = ("-m", "shardsync.cli.main")
+AFTER_UP = (
+    "-c",
+    """
+import os
+from shardsync.cli.invocation import Invocation
+from shardsync.cli.lifecycle import _show_scan
+from shardsync.clock import SystemClock
+_show_scan(Invocation(config=None, env=os.environ, clock=SystemClock()))
+""",
+)
+"""What `up` does once the programs run."""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[HandMade]:
+    instance = HandMade(folder=tmp_path, clock=FakeClock())
+    instance.make()
+    yield instance
+    instance.close()
+
+
+def scanning(made: HandMade, done: int = 430_000) -> JournalWriter:
+    """A Shard that has scanned so many of a million directories, a Node half-way."""
+    journal = made.add_shard()
+    made.hold(*ALL_LOCKS)
+    state = made.open_state()
+    state.know_node(KEY)
+    state.set_node(KEY, state=NodeState.BOOTSTRAPPING, contacted=True, progress=0.5)
+    go_on(journal, done)
+    return journal
+
+
+def go_on(journal: JournalWriter, done: int, state: ShardState = ShardState.SCANNING) -> None:
+    journal.commit(
+        [],
+        progress={
+            "state": state,
+            "scan_done": done,
+            "scan_total": 1_000_000,
+            "directories": done,
+            "pid": os.getpid(),
+        },
+    )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def on_a_terminal(made: HandMade, *words: str) -> Iterator[Terminal]:
+    with terminal([sys.executable, *words], cwd=made.folder, env=environment()) as shown:
+        yield shown
+
+
+def elsewhere(made: HandMade, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=made.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_up_shows_a_bar_until_all_is_watched(made: HandMade) -> None:
+    """How much, how far, and at the end how many directories; the exit code is 0."""
+    journal = scanning(made)
+    for shown in on_a_terminal(made, *AFTER_UP):
+        text = shown.wait_for("430,000 of 1,000,000 directories")
+        assert "43%" in text
+        assert "━" in text
+        go_on(journal, 900_000)
+        shown.wait_for("90%")
+        go_on(journal, 1_001_011, ShardState.FOLLOWING)
+        assert shown.end() == 0
+        assert "watching 1,001,011 directories after " in shown.text()
+
+
+def test_ctrl_c_ends_the_bar_alone(made: HandMade) -> None:
+    """`up` has done its work: exit code 0, and where the rest is to be seen."""
+    scanning(made)
+    for shown in on_a_terminal(made, *AFTER_UP):
+        shown.wait_for("43%")
+        shown.interrupt()
+        assert shown.end() == 0
+        assert "the scan goes on" in shown.text()
+
+
+def test_a_shard_that_does_not_come_to_watch_is_named(made: HandMade) -> None:
+    """Nothing is waited for in vain."""
+    go_on(scanning(made), 5, ShardState.HALTED)
+    for shown in on_a_terminal(made, *AFTER_UP):
+        assert shown.end() == 0
+        assert "shard main-00 is halted" in shown.text()
+
+
+def test_status_shows_a_bar_for_each_scan_and_bootstrap(made: HandMade) -> None:
+    """On a terminal."""
+    scanning(made)
+    for shown in on_a_terminal(made, *MAIN, "status"):
+        assert shown.end() == 0
+        lines = shown.text().splitlines()
+        assert any("main-00" in line and "scanning 43%" in line for line in lines)
+        (scan,) = [line for line in lines if line.startswith("scan main-00")]
+        assert "━" in scan
+        assert "43%  430,000 of 1,000,000 directories" in scan
+        (bootstrap,) = [line for line in lines if line.startswith("bootstrap web1")]
+        assert bootstrap.rstrip().endswith("50%")
+
+
+def test_status_says_it_in_a_line_elsewhere(made: HandMade) -> None:
+    """No bar, no escape sequence."""
+    scanning(made)
+    done = elsewhere(made, *MAIN, "status")
+    assert done.returncode == 0
+    assert "shard main-00 scanning 43% program=" in done.stdout
+    assert "node main/web1 bootstrapping 50% lag=" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "━" not in done.stdout
+
+
+def test_a_watcher_that_has_not_written_yet_is_starting(made: HandMade) -> None:
+    """What the one before it left is not its state: `up` would stop showing at once."""
+    journal = scanning(made)
+    for left in (
+        {"state": ShardState.STOPPED, "pid": 0},
+        {"state": ShardState.FOLLOWING, "pid": 1},
+    ):
+        journal.commit([], progress=left)
+        assert "shard main-00 starting " in elsewhere(made, *MAIN, "status").stdout
+
+
+def test_a_live_line_tells_of_progress_every_five_seconds(made: HandMade) -> None:
+    """What stands still is told once a minute."""
+    journal = scanning(made)
+    said: list[str] = []
+    spoken = Spoken(clock=made.clock, tell=said.append)
+    reader = StatusReader(
+        state=made.state, settings=None, clock=made.clock, liveness=Liveness(state=made.state)
+    )
+
+    def shown(seconds: float) -> list[str]:
+        made.clock.advance(seconds)
+        said.clear()
+        spoken.show(reader.read())
+        return [line.partition(" program")[0] for line in said if line.startswith("shard")]
+
+    assert shown(0) == ["shard main-00 scanning 43%"]
+    go_on(journal, 500_000)
+    assert shown(3) == []
+    assert shown(3) == ["shard main-00 scanning 50%"]
+    assert shown(3) == []
+    go_on(journal, 1_000_000, ShardState.FOLLOWING)
+    assert shown(0) == ["shard main-00 following"]
+    assert shown(6) == []
+    reader.close()
