@@ -28,6 +28,7 @@ def up(call: Invocation, foreground: bool, no_wait: bool) -> None:
     On a terminal it then shows how far the first scan is; Ctrl-C ends only that. Processes that a
     killed supervisord left behind are ended first.
     """
+    began = call.clock.monotonic()
     settings = call.settings
     warn_of_shortfalls(call)
     started = lifecycle(call.state, call.clock).up(settings, foreground=foreground)
@@ -40,11 +41,10 @@ def up(call: Invocation, foreground: bool, no_wait: bool) -> None:
     say(f"  programs  supervisorctl -c {call.state.supervisord_conf} status")
     # A script, or whoever reads the output, wants to go on.
     if not no_wait and sys.stdout.isatty() and sys.stderr.isatty():
-        _show_scan(call)
+        _show_scan(call, began)
 
 
-def _show_scan(call: Invocation) -> None:
-    began = call.clock.monotonic()
+def _show_scan(call: Invocation, began: float) -> None:
     try:
         status = ScanWatch(call=call).follow(patience_seconds=_PATIENCE_SECONDS)
     except KeyboardInterrupt:

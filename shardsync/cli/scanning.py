@@ -16,7 +16,7 @@ from shardsync.observe.status import ShardStatus, Status
 from shardsync.units import human_duration
 
 _WATCHING = frozenset({ShardState.FOLLOWING, ShardState.POLLING})
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.5
 _WINDOW_SECONDS = 10.0
 
 
@@ -114,7 +114,7 @@ class ScanWatch:
 
 
 def tell_outcome(status: Status, *, seconds: float) -> None:
-    """What became of the scans that were followed for `seconds`."""
+    """What became of the scans, `seconds` after the start."""
     figures = scan_figures(status.shards)
     amiss = [shard for shard in status.shards if shard.state not in _WATCHING]
     if not figures.is_over:

@@ -29,7 +29,8 @@ import os
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.lifecycle import _show_scan
 from shardsync.clock import SystemClock
-_show_scan(Invocation(config=None, env=os.environ, clock=SystemClock()))
+clock = SystemClock()
+_show_scan(Invocation(config=None, env=os.environ, clock=clock), clock.monotonic())
 """,
 )
 """What `up` does once the programs run."""
