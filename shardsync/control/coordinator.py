@@ -7,17 +7,18 @@ writes to a Journal that is being observed into and never touches a Tree.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from shardsync.clock import Clock
 from shardsync.config.settings import Settings
+from shardsync.control.balance import Scales, is_better, shares_of
 from shardsync.control.journals import Journals
 from shardsync.control.memory import MEMORY_FILE, Memory, read_memory, write_memory
-from shardsync.control.partition import allot, cut, loads
+from shardsync.control.partition import allot
 from shardsync.control.planner import (
     Fresh,
     Waiting,
@@ -27,9 +28,11 @@ from shardsync.control.planner import (
     plan_first,
     promote,
     replan,
+    replanned_loads,
     retire_trees,
     wanted_shards,
 )
+from shardsync.control.survey import Survey
 from shardsync.errors import NotRunning, ShardsyncError, StateUnusable
 from shardsync.journal.plan import Plan, PlanState, read_plan, write_plan
 from shardsync.journal.progress import Progress
@@ -43,6 +46,7 @@ _COUNTS_GOOD_SECONDS = 60.0
 _COOKIE = "plan-"
 
 Counts = Mapping[str, Mapping[bytes, int]]
+"""Tree -> prefix -> directories."""
 
 
 class Slots(Protocol):
@@ -84,10 +88,12 @@ class _Step:
     """The next Plan, the last one itself where nothing is to be done.
 
     `settles`: with it the settings are met, so they are no reason to re-plan again.
+    `replanned`: Trees that are not to be looked at again for a while.
     """
 
     plan: Plan
     settles: bool = False
+    replanned: tuple[str, ...] = ()
     waiting: tuple[Waiting, ...] = ()
 
 
@@ -103,7 +109,8 @@ class Coordinator:
         log: Log,
         journals: Journals,
         slots: Slots,
-        count: Callable[[Path], Mapping[bytes, int]],
+        survey: Survey,
+        scales: Scales,
         processors: int,
     ) -> None:
         self.settings = settings
@@ -112,11 +119,13 @@ class Coordinator:
         self._log = log
         self._journals = journals
         self._slots = slots
-        self._count = count
+        self._survey = survey
+        self._scales = scales
         self._processors = processors
         self._memory_file = state.path / MEMORY_FILE
         self._trouble = ChangeOnly(clock=clock)
-        self._counted: tuple[float, Counts] | None = None
+        self._counted: dict[str, tuple[float, Mapping[bytes, int]]] = {}
+        self._plan = Plan()
         self._pruned_at: float | None = None
         self._life = ""
 
@@ -134,9 +143,12 @@ class Coordinator:
         last = self._read_plan()
         step = self._next(last)
         plan = last if step.plan == last else self._write(last, step.plan)
+        self._plan = plan
         if step.settles:
             # After the Plan: killed in between, the next tick counts once more.
             self._remember(made_for=self._made_for())
+        for tree in step.replanned:
+            self._remember_replan(tree)
         self._put_cookie(plan)
         started = self._start_slots(plan)
         removed = self._prune(plan)
@@ -150,7 +162,7 @@ class Coordinator:
 
     def _read_plan(self) -> Plan:
         try:
-            return read_plan(self._state.plan) or Plan()
+            found = read_plan(self._state.plan)
         except StateUnusable as error:
             if isinstance(error.__cause__, OSError):
                 # The disk or a limit, not the Plan: it will be readable again.
@@ -158,7 +170,18 @@ class Coordinator:
             # Nodes answer the Journals of a Plan made anew with a reconcile: slow, and right.
             aside = set_aside(self._state.plan, self._clock)
             self._log.error("plan.unreadable", error=error, kept_as=aside)
-            return Plan()
+            return self._no_plan()
+        if found is None and self._plan.generation:
+            # Somebody removed it: the Watchers go by it still, and so do the Cursors.
+            self._log.warning("plan.lost", file=self._state.plan, generation=self._plan.generation)
+            write_plan(self._state.plan, self._plan)
+            return self._plan
+        return found or self._no_plan()
+
+    def _no_plan(self) -> Plan:
+        """Its successor must have a generation that no Watcher was told of yet."""
+        told = (path.name[len(_COOKIE) :] for path in self._state.cookies.glob(f"{_COOKIE}*"))
+        return Plan(generation=max((int(text) for text in told if text.isdecimal()), default=0))
 
     # --- deciding ---------------------------------------------------------------------------
 
@@ -171,35 +194,90 @@ class Coordinator:
         names = {tree.name for tree in self.settings.trees}
         if any(not last.observing(name) for name in names):
             # Where all Trees are new there is nothing left to even out afterwards.
-            counts, fresh = self._counts(), self._fresh()
-            plan = plan_first(last, counts, self._wanted(), fresh)
+            counts = {tree.name: self._survey.quick(tree) for tree in self.settings.trees}
+            plan = plan_first(last, counts, self._wanted(), self._fresh())
             return _Step(plan=plan, settles=not last.observing())
         if self._memory().made_for == self._made_for():
-            return _Step(plan=last)
+            return self._even_out(last, progress)
         blocked = [is_blocked(last, name, progress) for name in sorted(names)]
         waiting = tuple(found for found in blocked if found is not None)
         if waiting:
             return _Step(plan=last, waiting=waiting)
-        return self._replan(last, progress)
+        counts = self._counts(names)
+        if counts.keys() < names:
+            return _Step(plan=last, waiting=_counting(names - counts.keys()))
+        return self._replan(last, progress, counts, _shares(counts, self._wanted()))
 
-    def _replan(self, last: Plan, progress: Mapping[ShardId, Progress]) -> _Step:
-        counts, fresh = self._counts(), self._fresh()
-        shares = _shares(counts, self._wanted())
+    def _even_out(self, last: Plan, progress: Mapping[ShardId, Progress]) -> _Step:
+        """A step towards Shards of about the same weight, where they grew apart."""
+        loads = {tree.name: self._loads(last, tree.name, progress) for tree in self.settings.trees}
+        totals = {tree: max(sum(figures), 1) for tree, figures in loads.items()}
+        present = {tree: len(last.observing(tree)) for tree in loads}
+        shares = shares_of(allot(totals, self._wanted()), present, self._wanted())
+        due = {tree for tree in loads if self._is_due(tree, loads[tree], shares[tree])}
+        counts = self._counts(due)
+        better: dict[str, Mapping[bytes, int]] = {
+            tree: found
+            for tree, found in counts.items()
+            if is_better(loads[tree], replanned_loads(last, tree, found, shares[tree]))
+        }
+        for tree in counts.keys() - better.keys():
+            self._complain("plan.cannot_be_evened_out", ValueError(tree))
+        step = self._replan(last, progress, better, shares) if better else _Step(plan=last)
+        waiting = {found.tree for found in step.waiting}
+        return replace(
+            step,
+            settles=False,
+            replanned=tuple(sorted(counts.keys() - waiting)),
+            waiting=(*step.waiting, *_counting(due - counts.keys())),
+        )
+
+    def _is_due(self, tree: str, loads: Sequence[int], shares: int) -> bool:
+        if not loads:
+            self._scales.forget(tree)
+            return False
+        last_us = self._memory().replanned_at_us.get(tree)
+        since = math.inf if last_us is None else abs(self._clock.wall_us() - last_us) / 1e6
+        return self._scales.is_due(
+            tree, loads, shares, now=self._clock.monotonic(), since_replan=since
+        )
+
+    def _loads(
+        self, plan: Plan, tree: str, progress: Mapping[ShardId, Progress]
+    ) -> tuple[int, ...]:
+        """Directories of each Shard as its Watcher has them; none while not all of them follow."""
+        if is_blocked(plan, tree, progress) is not None:
+            return ()
+        return tuple(progress[shard.id].directories for shard in plan.observing(tree))
+
+    def _replan(
+        self,
+        last: Plan,
+        progress: Mapping[ShardId, Progress],
+        counts: Counts,
+        shares: Mapping[str, int],
+    ) -> _Step:
         plan, waiting = last, []
-        for tree in sorted(shares):
+        for tree in sorted(counts):
             found = replan(
                 plan,
                 tree,
-                loads(counts[tree], cut(counts[tree], shares[tree])),
+                counts[tree],
+                shares[tree],
                 progress=progress,
                 pool=self._slots.count(),
-                fresh=fresh,
+                fresh=self._fresh(),
             )
             if isinstance(found, Waiting):
                 waiting.append(found)
             else:
                 plan = found
-        return _Step(plan=plan, settles=not waiting, waiting=tuple(waiting))
+        return _Step(
+            plan=plan,
+            settles=not waiting,
+            replanned=tuple(sorted(counts)),
+            waiting=tuple(waiting),
+        )
 
     def _fresh(self) -> Fresh:
         return Fresh(taken=self._journals.ids(), journal_id=new_journal_id)
@@ -224,17 +302,20 @@ class Coordinator:
         trees = " ".join(sorted(tree.name for tree in self.settings.trees))
         return f"{self._wanted()} shards: {trees}"
 
-    def _counts(self) -> Counts:
-        """Counted at most once a minute: a re-plan that waits asks every second."""
+    def _counts(self, trees: Collection[str]) -> Counts:
+        """Of those of the Trees whose count is done: good for a minute, for a re-plan may wait."""
         now = self._clock.monotonic()
-        names = {tree.name for tree in self.settings.trees}
-        if self._counted is not None:
-            at, counts = self._counted
-            if now - at < _COUNTS_GOOD_SECONDS and counts.keys() == names:
-                return counts
-        counts = {tree.name: self._count(tree.root) for tree in self.settings.trees}
-        self._counted = (now, counts)
-        return counts
+        self._counted = {
+            name: (at, counts)
+            for name, (at, counts) in self._counted.items()
+            if now - at < _COUNTS_GOOD_SECONDS
+        }
+        for tree in self.settings.trees:
+            if tree.name in trees and tree.name not in self._counted:
+                found = self._survey.thorough(tree)
+                if found is not None:
+                    self._counted[tree.name] = (now, found)
+        return {name: counts for name, (_, counts) in self._counted.items() if name in trees}
 
     # --- acting -----------------------------------------------------------------------------
 
@@ -318,6 +399,7 @@ class Coordinator:
         started: Mapping[int, ShardId] | None = None,
         made_for: str | None = None,
         roots: Mapping[str, str] | None = None,
+        replanned_at_us: Mapping[str, int] | None = None,
     ) -> None:
         memory = self._memory()
         write_memory(
@@ -328,8 +410,16 @@ class Coordinator:
                 started=memory.started if started is None else started,
                 made_for=memory.made_for if made_for is None else made_for,
                 roots=memory.roots if roots is None else roots,
+                replanned_at_us=(
+                    memory.replanned_at_us if replanned_at_us is None else replanned_at_us
+                ),
             ),
         )
+
+    def _remember_replan(self, tree: str) -> None:
+        self._counted.pop(tree, None)
+        times = {**self._memory().replanned_at_us, tree: self._clock.wall_us()}
+        self._remember(replanned_at_us=times)
 
     def _remember_roots(self) -> None:
         """Only once the Shards of a Tree whose root changed are retired."""
@@ -344,6 +434,10 @@ class Coordinator:
 
 def _shares(counts: Counts, wanted: int) -> dict[str, int]:
     return allot({tree: found.get(b"", 1) for tree, found in counts.items()}, wanted)
+
+
+def _counting(trees: Collection[str]) -> tuple[Waiting, ...]:
+    return tuple(Waiting(tree=tree, reason="counting directories") for tree in sorted(trees))
 
 
 def _count(plan: Plan, state: PlanState) -> int:

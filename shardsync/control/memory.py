@@ -24,13 +24,15 @@ class Memory:
 
     `started`: slot -> the Shard it was started for. `made_for`: the settings
     that the Plan was last brought to, as text to compare. `roots`: Tree ->
-    the root that its Shards observe.
+    the root that its Shards observe. `replanned_at_us`: Tree -> when it was
+    last planned anew, or found to be as even as can be; Unix microseconds.
     """
 
     supervisord: str = ""
     started: Mapping[int, ShardId] = field(default_factory=dict)
     made_for: str = ""
     roots: Mapping[str, str] = field(default_factory=dict)
+    replanned_at_us: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_memory(path: Path) -> Memory:
@@ -42,6 +44,7 @@ def read_memory(path: Path) -> Memory:
             started={int(slot): ShardId(shard) for slot, shard in raw["started"].items()},
             made_for=str(raw["made_for"]),
             roots={str(tree): str(root) for tree, root in raw["roots"].items()},
+            replanned_at_us={str(tree): int(at) for tree, at in raw["replanned_at_us"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Memory()
@@ -57,6 +60,7 @@ def write_memory(path: Path, memory: Memory) -> None:
                 "started": {str(slot): shard for slot, shard in memory.started.items()},
                 "made_for": memory.made_for,
                 "roots": dict(memory.roots),
+                "replanned_at_us": dict(memory.replanned_at_us),
             }
         ),
     )

@@ -7,15 +7,16 @@ in it, because the longest listed prefix decides.
 
 from __future__ import annotations
 
-import heapq
-from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
+from typing import TypeVar
+
+from shardsync.control.pieces import Board
+from shardsync.model import ShardId
+
+Owner = TypeVar("Owner", int, ShardId)
 
 Region = tuple[bytes, ...]
 """The prefixes of one Shard, sorted; b"" is the whole Tree."""
-
-_PREFIXES_MAX = 4096
-"""More would cost every reader of the Plan more than a better balance gives."""
 
 
 def cut(counts: Mapping[bytes, int], shards: int) -> tuple[Region, ...]:
@@ -25,9 +26,26 @@ def cut(counts: Mapping[bytes, int], shards: int) -> tuple[Region, ...]:
     within its parent's). Fewer Regions come back where there is not enough to
     share out: none is ever empty. Deterministic.
     """
-    weights = _split(counts, shards)
-    bins = _pack(weights, shards)
-    return tuple(_simplify(bins))
+    return recut(counts, shards, ((b"",),))
+
+
+def recut(
+    counts: Mapping[bytes, int], shards: int, present: Sequence[Region]
+) -> tuple[Region, ...]:
+    """`present` brought to `shards` Regions of about equal weight, moving as little as can be.
+
+    The Regions of `present` come first, in their order: as they were, less,
+    more, or empty (dissolved, where there are too many); new ones follow,
+    none of them empty. A Region that has at most 1.15 shares gives nothing
+    away; one that has more is left with its share.
+    """
+    owner = {prefix: number for number, region in enumerate(present) for prefix in region}
+    board = Board(counts=counts, owner=owner, loads=loads(counts, present))
+    board.dissolve(len(present) - shards)
+    board.add(shards - len(present))
+    board.even_out()
+    regions = _simplify(board.owner, len(board.loads))
+    return (*regions[: len(present)], *(region for region in regions[len(present) :] if region))
 
 
 def allot(totals: Mapping[str, int], shards: int) -> dict[str, int]:
@@ -39,81 +57,45 @@ def allot(totals: Mapping[str, int], shards: int) -> dict[str, int]:
     return allotted
 
 
-def loads(counts: Mapping[bytes, int], regions: Sequence[Region]) -> dict[Region, int]:
+def loads(counts: Mapping[bytes, int], regions: Sequence[Region]) -> list[int]:
     """How many of the counted directories each Region owns.
 
     A prefix that was not counted (made since) weighs nothing.
     """
-    owner = {prefix: region for region in regions for prefix in region}
-    found = dict.fromkeys(regions, 0)
-    for prefix, region in owner.items():
+    owner = {prefix: number for number, region in enumerate(regions) for prefix in region}
+    found = [0] * len(regions)
+    for prefix, number in owner.items():
         weight = counts.get(prefix, 0)
-        found[region] += weight
+        found[number] += weight
         if prefix:
             found[owner[_listed_above(prefix, owner)]] -= weight
-    return {region: max(load, 0) for region, load in found.items()}
+    return [max(load, 0) for load in found]
 
 
-def _split(counts: Mapping[bytes, int], shards: int) -> dict[bytes, int]:
-    """Pieces: prefix -> directories that it owns. Split until none outweighs half a fair share."""
-    total = max(counts.get(b"", 1), 1)
-    limit = total / (2 * shards)
-    pieces = {b"": total}
-    if shards == 1:
-        return pieces
-    children = _children(counts)
-    heap = [(-total, b"")]
-    while heap and len(pieces) < _PREFIXES_MAX:
-        weight, piece = heapq.heappop(heap)
-        if -weight <= limit:
-            break
-        if not children[piece]:
-            continue
-        child = children[piece].pop()
-        pieces[child] = counts[child]
-        pieces[piece] = max(pieces[piece] - counts[child], 0)
-        heapq.heappush(heap, (-pieces[piece], piece))
-        heapq.heappush(heap, (-pieces[child], child))
-    return pieces
+def gaining(before: Sequence[Region], after: Sequence[Region]) -> frozenset[int]:
+    """Numbers of Regions that own something after which was not theirs before."""
+    old = {prefix: number for number, region in enumerate(before) for prefix in region}
+    new = {prefix: number for number, region in enumerate(after) for prefix in region}
+    # Between two listed prefixes the owner does not change, so these are all there is to ask.
+    return frozenset(
+        now
+        for prefix in old.keys() | new.keys()
+        if (now := owner_of(prefix, new)) != owner_of(prefix, old)
+    )
 
 
-def _children(counts: Mapping[bytes, int]) -> defaultdict[bytes, list[bytes]]:
-    """Prefix -> its direct children that were counted, the heaviest last."""
-    children: defaultdict[bytes, list[bytes]] = defaultdict(list)
-    for prefix in sorted(counts, key=lambda prefix: (counts[prefix], prefix)):
-        if prefix and counts[prefix] > 0:
-            parent = prefix.rpartition(b"/")[0]
-            if parent in counts:
-                children[parent].append(prefix)
-    return children
+def owner_of(prefix: bytes, listed: Mapping[bytes, Owner]) -> Owner:
+    """Whose the prefix is: what the longest of those `listed` at or above it names."""
+    return listed[prefix] if prefix in listed else listed[_listed_above(prefix, listed)]
 
 
-def _pack(weights: Mapping[bytes, int], shards: int) -> list[list[bytes]]:
-    """Heaviest first, each piece into the lightest bin; b"" opens the first bin."""
-    bins: list[list[bytes]] = [[b""]] + [[] for _ in range(shards - 1)]
-    loads = [(0 if number else weights[b""], number) for number in range(shards)]
-    heapq.heapify(loads)
-    for piece in sorted(weights, key=lambda piece: (-weights[piece], piece)):
-        if piece:
-            load, number = heapq.heappop(loads)
-            bins[number].append(piece)
-            heapq.heappush(loads, (load + weights[piece], number))
-    return bins
-
-
-def _simplify(bins: Sequence[Sequence[bytes]]) -> list[Region]:
-    """Drop prefixes that fall to the same Shard anyway, and Shards that got nothing."""
-    owner = {prefix: number for number, prefixes in enumerate(bins) for prefix in prefixes}
-    regions = []
-    for number, prefixes in enumerate(bins):
-        kept = [
-            prefix
-            for prefix in prefixes
-            if not prefix or owner[_listed_above(prefix, owner)] != number
-        ]
-        if kept:
-            regions.append(tuple(sorted(kept)))
-    return regions
+def _simplify(owner: Mapping[bytes, int], regions: int) -> list[Region]:
+    """Regions by number, without prefixes that fall to the same one anyway."""
+    kept: list[list[bytes]] = [[] for _ in range(regions)]
+    for prefix, number in owner.items():
+        if not prefix or owner[_listed_above(prefix, owner)] != number:
+            kept[number].append(prefix)
+    return [tuple(sorted(prefixes)) for prefixes in kept]
 
 
 def _listed_above(prefix: bytes, listed: Container[bytes]) -> bytes:
@@ -123,13 +105,3 @@ def _listed_above(prefix: bytes, listed: Container[bytes]) -> bytes:
         above = above.rpartition(b"/")[0]
         if above in listed:
             return above
-
-
-def holes(region: Region, everything: Sequence[Region]) -> frozenset[bytes]:
-    """Prefixes of other Regions cut out of this one: with it, all that its Shard observes."""
-    owner = {prefix: other for other in everything for prefix in other}
-    return frozenset(
-        prefix
-        for prefix, other in owner.items()
-        if prefix and other != region and owner[_listed_above(prefix, owner)] == region
-    )

@@ -8,11 +8,11 @@ Plan on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shardsync.config.settings import Settings
-from shardsync.control.partition import Region, allot, cut, holes, loads
+from shardsync.control.partition import Region, allot, cut, gaining, loads, owner_of, recut
 from shardsync.journal.plan import Origin, Plan, PlannedShard, PlanState
 from shardsync.journal.progress import Progress
 from shardsync.model import JournalId, ShardId, ShardState
@@ -57,7 +57,8 @@ def plan_first(
     for tree in counts:
         if plan.observing(tree):
             continue
-        for region, load in loads(counts[tree], cut(counts[tree], shares[tree])).items():
+        regions = cut(counts[tree], shares[tree])
+        for region, load in zip(regions, loads(counts[tree], regions), strict=True):
             plan = _with(plan, _new_shard(plan, tree, region, load, fresh))
     return plan
 
@@ -70,49 +71,67 @@ def retire_trees(plan: Plan, trees: frozenset[str]) -> Plan:
 def replan(
     plan: Plan,
     tree: str,
-    regions: Mapping[Region, int],
+    counts: Mapping[bytes, int],
+    shards: int,
     *,
     progress: Mapping[ShardId, Progress],
     pool: int,
     fresh: Fresh,
 ) -> Plan | Waiting:
-    """`plan` with new Shards beside the active ones, on the way to the Tree cut in `regions`.
+    """`plan` with new Shards beside the active ones, on the way to the Tree cut in `shards`.
 
-    `regions`: each with the directories that it is thought to own. A Shard
-    whose Region stays as it is stays; the others are replaced. `plan` itself
-    comes back where nothing changes. Waits where `is_blocked`, and for free
-    slots.
+    As little moves as balance allows. A Shard that gains nothing stays and
+    is told what it `becomes`; one that gains is replaced, for only a new one
+    catches up before it takes over. `plan` itself comes back where nothing
+    changes. Waits where `is_blocked`, and for free slots.
     """
     blocked = is_blocked(plan, tree, progress)
     if blocked is not None:
         return blocked
     active = plan.observing(tree)
     present = [shard.prefixes for shard in active]
-    kept = {
-        shard.prefixes
-        for shard in active
-        if shard.prefixes in regions
-        and holes(shard.prefixes, present) == holes(shard.prefixes, list(regions))
-    }
-    replaced = [shard for shard in active if shard.prefixes not in kept]
-    made = [region for region in regions if region not in kept]
-    if not made and not replaced:
+    regions = recut(counts, shards, present)
+    gain = sorted(gaining(present, regions))
+    if not gain:
         return plan
     free = pool - len(plan.observing())
-    if len(made) > free:
-        reason = f"needs {len(made)} free Watcher slots, has {free}: `shardsync down`, then `up`"
+    if len(gain) > free:
+        reason = f"needs {len(gain)} free Watcher slots, has {free}: `shardsync down`, then `up`"
         return Waiting(tree=tree, reason=reason)
-    since = min((progress[shard.id].watermark_us or 0 for shard in replaced), default=None)
-    for region in made:
+    figures = loads(counts, regions)
+    for number, shard in enumerate(active):
+        left = () if number in gain else regions[number]
+        becomes = None if left == shard.prefixes else left
+        plan = _change(plan, replace(shard, becomes=becomes, directories=figures[number]))
+    for number in gain:
+        givers = _givers(active, regions, number)
         shard = replace(
-            _new_shard(plan, tree, region, regions[region], fresh),
+            _new_shard(plan, tree, regions[number], figures[number], fresh),
             made_by=Origin.REPLAN,
-            since_us=since,
+            since_us=min(progress[giver].watermark_us or 0 for giver in givers),
             state=PlanState.NEW,
-            replaces=tuple(shard.id for shard in replaced),
+            takes_from=givers,
         )
         plan = _with(plan, shard)
     return plan
+
+
+def replanned_loads(
+    plan: Plan, tree: str, counts: Mapping[bytes, int], shards: int
+) -> tuple[int, ...]:
+    """Directories of each Shard, were the Tree planned anew now."""
+    present = [shard.prefixes for shard in plan.observing(tree)]
+    return tuple(loads(counts, recut(counts, shards, present)))
+
+
+def _givers(
+    active: Sequence[PlannedShard], regions: Sequence[Region], number: int
+) -> tuple[ShardId, ...]:
+    """Who observes now what Region `number` will."""
+    old = {prefix: shard.id for shard in active for prefix in shard.prefixes}
+    new = {prefix: other for other, region in enumerate(regions) for prefix in region}
+    moved = (prefix for prefix in old.keys() | new.keys() if owner_of(prefix, new) == number)
+    return tuple(sorted({owner_of(prefix, old) for prefix in moved}))
 
 
 def is_blocked(plan: Plan, tree: str, progress: Mapping[ShardId, Progress]) -> Waiting | None:
@@ -133,14 +152,23 @@ def is_blocked(plan: Plan, tree: str, progress: Mapping[ShardId, Progress]) -> W
 def promote(plan: Plan, progress: Mapping[ShardId, Progress]) -> Plan:
     """`plan` with the new Shards of each Tree active, once all of its new ones follow.
 
-    In the same step the Shards that they replace retire: until then both observe.
+    In the same step the others become what is left to them, and retire where
+    that is nothing: until then both observe.
     """
     for tree in {shard.tree for shard in plan.observing()}:
         new = [shard for shard in plan.observing(tree) if shard.state is PlanState.NEW]
         if new and all(_is_following(progress.get(shard.id)) for shard in new):
-            plan = _retire(plan, {name for shard in new for name in shard.replaces})
-            plan = _map(plan, {shard.id: PlanState.ACTIVE for shard in new})
+            for shard in plan.observing(tree):
+                plan = _change(plan, _promoted(shard))
     return plan
+
+
+def _promoted(shard: PlannedShard) -> PlannedShard:
+    if shard.becomes is None:
+        return replace(shard, state=PlanState.ACTIVE)
+    if not shard.becomes:
+        return replace(shard, state=PlanState.RETIRED, becomes=None)
+    return replace(shard, prefixes=shard.becomes, becomes=None)
 
 
 def forget(plan: Plan, shard_id: ShardId) -> Plan:
@@ -197,14 +225,14 @@ def _with(plan: Plan, shard: PlannedShard) -> Plan:
 
 
 def _retire(plan: Plan, names: set[ShardId]) -> Plan:
-    return _map(plan, dict.fromkeys(names, PlanState.RETIRED))
+    for shard in plan.shards:
+        if shard.id in names:
+            plan = _change(plan, replace(shard, state=PlanState.RETIRED, becomes=None))
+    return plan
 
 
-def _map(plan: Plan, states: Mapping[ShardId, PlanState]) -> Plan:
+def _change(plan: Plan, changed: PlannedShard) -> Plan:
     return replace(
         plan,
-        shards=tuple(
-            replace(shard, state=states[shard.id]) if shard.id in states else shard
-            for shard in plan.shards
-        ),
+        shards=tuple(changed if shard.id == changed.id else shard for shard in plan.shards),
     )

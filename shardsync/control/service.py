@@ -16,11 +16,13 @@ from pathlib import Path
 from shardsync.clock import Clock, SystemClock
 from shardsync.config.load import load_settings
 from shardsync.config.settings import Settings
+from shardsync.control.balance import Pace, Scales
 from shardsync.control.coordinator import Coordinator, Tick
-from shardsync.control.counting import count_directories, processors
+from shardsync.control.counting import processors
 from shardsync.control.journals import JournalFolder
 from shardsync.control.rootlock import RootLock
 from shardsync.control.supervisord import SupervisorClient, SupervisorSlots
+from shardsync.control.survey import DiskSurvey
 from shardsync.errors import ShardsyncError
 from shardsync.journal.locks import FileLock
 from shardsync.layout import StateDirectory
@@ -146,8 +148,13 @@ def main(argv: Sequence[str]) -> int:
     start_logging()
     log = Log("coordinator")
     state = StateDirectory(path=options.state)
+    pace = Pace(
+        floor_directories=options.balance_floor,
+        hold_seconds=options.balance_hold,
+        pause_seconds=options.balance_pause,
+    )
     try:
-        _serve(state, options.settings, log)
+        _serve(state, options.settings, pace, log)
     except ShardsyncError as error:
         # A refusal is no bug: its remedy helps, its traceback does not.
         log.error("coordinator.refused", error=error, hint=error.remedy)  # noqa: TRY400 (as above)
@@ -156,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _serve(state: StateDirectory, settings_file: Path, log: Log) -> None:
+def _serve(state: StateDirectory, settings_file: Path, pace: Pace, log: Log) -> None:
     clock = SystemClock()
 
     def load() -> Settings:
@@ -167,6 +174,7 @@ def _serve(state: StateDirectory, settings_file: Path, log: Log) -> None:
 
     with FileLock.acquire(state.lock("instance")):
         settings = load()
+        survey = DiskSurvey(settings_file=settings_file, clock=clock, log=log)
         roots = Roots(log=log, trouble=ChangeOnly(clock=clock))
         coordinator = Coordinator(
             state=state,
@@ -175,7 +183,8 @@ def _serve(state: StateDirectory, settings_file: Path, log: Log) -> None:
             log=log,
             journals=JournalFolder(state=state, clock=clock),
             slots=SupervisorSlots(client=SupervisorClient(socket=state.supervisor_socket)),
-            count=count_directories,
+            survey=survey,
+            scales=Scales(pace=pace),
             processors=processors(),
         )
         service = Service(coordinator=coordinator, roots=roots, load=load, clock=clock, log=log)
@@ -184,6 +193,7 @@ def _serve(state: StateDirectory, settings_file: Path, log: Log) -> None:
         try:
             service.run()
         finally:
+            survey.close()
             roots.release()
 
 
@@ -191,4 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m shardsync.control.coordinator")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--settings", type=Path, required=True)
+    # For tests and trials; `up` gives none of these.
+    usual = Pace()
+    parser.add_argument("--balance-floor", type=int, default=usual.floor_directories)
+    parser.add_argument("--balance-hold", type=float, default=usual.hold_seconds)
+    parser.add_argument("--balance-pause", type=float, default=usual.pause_seconds)
     return parser

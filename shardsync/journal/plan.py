@@ -45,9 +45,10 @@ class PlannedShard:
     `prefixes`: subtrees owned, relative to the root, b"" being all of it; the
     longest prefix listed by any Shard of the Tree decides. `since_us`: the
     Watermark that a re-plan's Shard catches up from, Unix microseconds.
-    `replaces`: the Shards that a re-plan's Shard takes its prefixes over from;
-    all of them retire when it and its like become active. `directories`: how
-    many it was thought to own when it was planned; 0 where unknown.
+    `takes_from`: the Shards that a re-plan's Shard takes prefixes over from.
+    `becomes`: the prefixes left to it once the new Shards are active (none: it
+    retires); None where they stay. `directories`: how many it was thought to
+    own when it was planned; 0 where unknown.
     """
 
     id: ShardId
@@ -58,7 +59,8 @@ class PlannedShard:
     made_by: Origin = Origin.FIRST
     since_us: int | None = None
     state: PlanState = PlanState.ACTIVE
-    replaces: tuple[ShardId, ...] = ()
+    takes_from: tuple[ShardId, ...] = ()
+    becomes: tuple[bytes, ...] | None = None
     directories: int = 0
 
 
@@ -94,6 +96,24 @@ class Plan:
             if shard.id == shard_id:
                 return shard
         return None
+
+    def foreign_to(self, shard: PlannedShard) -> frozenset[bytes]:
+        """Prefixes that others observe, or for a NEW Shard: will, once it is active.
+
+        So an active Shard goes on as if no new one were there, and a new one
+        has nothing to take up or to let go of at the moment of its promotion.
+        """
+        minds = {PlanState.ACTIVE, shard.state}
+        return frozenset(
+            prefix
+            for other in self.shards
+            if other.tree == shard.tree and other.id != shard.id and other.state in minds
+            for prefix in (
+                other.prefixes
+                if other.becomes is None or shard.state is not PlanState.NEW
+                else other.becomes
+            )
+        )
 
     def owners(self, tree: str, path: bytes) -> tuple[PlannedShard, ...]:
         """The Shards that observe `path`: one, or two while it changes hands.
@@ -150,19 +170,28 @@ def _longest_prefix(
     return best[1] if best else None
 
 
+def _texts(prefixes: tuple[bytes, ...]) -> list[str]:
+    # Bytes that are not UTF-8 survive as lone surrogates, PEP 383.
+    return [os.fsdecode(prefix) for prefix in prefixes]
+
+
+def _prefixes(texts: list[str]) -> tuple[bytes, ...]:
+    return tuple(os.fsencode(text) for text in texts)
+
+
 def _encode(plan: Plan) -> str:
     shards = [
         {
             "id": shard.id,
             "tree": shard.tree,
             "slot": shard.slot,
-            # Bytes that are not UTF-8 survive as lone surrogates, PEP 383.
-            "prefixes": [os.fsdecode(prefix) for prefix in shard.prefixes],
+            "prefixes": _texts(shard.prefixes),
             "journal_id": shard.journal_id,
             "made_by": shard.made_by.value,
             "since_us": shard.since_us,
             "state": shard.state.value,
-            "replaces": list(shard.replaces),
+            "takes_from": list(shard.takes_from),
+            "becomes": None if shard.becomes is None else _texts(shard.becomes),
             "directories": shard.directories,
         }
         for shard in plan.shards
@@ -183,12 +212,13 @@ def _decode(text: str) -> Plan:
                 id=ShardId(item["id"]),
                 tree=str(item["tree"]),
                 slot=int(item["slot"]),
-                prefixes=tuple(os.fsencode(prefix) for prefix in item["prefixes"]),
+                prefixes=_prefixes(item["prefixes"]),
                 journal_id=JournalId(item["journal_id"]),
                 made_by=Origin(item["made_by"]),
                 since_us=item["since_us"],
                 state=PlanState(item["state"]),
-                replaces=tuple(ShardId(replaced) for replaced in item["replaces"]),
+                takes_from=tuple(ShardId(name) for name in item["takes_from"]),
+                becomes=None if item["becomes"] is None else _prefixes(item["becomes"]),
                 directories=int(item["directories"]),
             )
             for item in raw["shards"]

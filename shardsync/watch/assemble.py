@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from shardsync.clock import Clock
 from shardsync.inotify import COOKIE_MASK, Inotify
-from shardsync.journal.plan import Plan, PlannedShard, PlanState
+from shardsync.journal.plan import Plan, PlannedShard
 from shardsync.journal.writer import JournalWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
@@ -34,19 +34,8 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def prefixes_of(plan: Plan, shard: PlannedShard) -> Prefixes:
-    """What `shard` owns under `plan`.
-
-    A NEW Shard observes beside the old owner, so it minds NEW Shards too; an
-    ACTIVE one goes on as if no NEW one were there.
-    """
-    minded = {PlanState.ACTIVE, shard.state}
-    foreign = [
-        prefix
-        for other in plan.shards
-        if other.tree == shard.tree and other.id != shard.id and other.state in minded
-        for prefix in other.prefixes
-    ]
-    return Prefixes(mine=shard.prefixes, foreign=foreign)
+    """What `shard` owns under `plan`, and what is others'."""
+    return Prefixes(mine=shard.prefixes, foreign=plan.foreign_to(shard))
 
 
 def boot_id() -> str:

@@ -7,12 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from shardsync.control.balance import Pace, Scales
 from shardsync.control.coordinator import Coordinator
 from shardsync.journal.plan import PlanState, read_plan
 from shardsync.layout import StateDirectory
 from shardsync.log import Log
 from tests.support.clock import FakeClock
-from tests.support.control import FakeJournals, FakeSlots, Fuse, Killed, flat_counts, settings
+from tests.support.control import (
+    FakeJournals,
+    FakeSlots,
+    FakeSurvey,
+    Fuse,
+    Killed,
+    flat_counts,
+    settings,
+)
 
 TRACED = ("control/coordinator.py", "control/memory.py", "journal/plan.py", "shardsync/files.py")
 
@@ -35,7 +44,8 @@ class World:
             log=Log("test"),
             journals=self.journals,
             slots=self.slots,
-            count=flat_counts(4),
+            survey=FakeSurvey(flat_counts(4)),
+            scales=Scales(pace=Pace()),
             processors=1,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,10 +60,16 @@ class FakeJournals:
         self.fuse.step()
         self.made.pop(shard, None)
 
-    def follow(self, *shards: ShardId, watermark_us: int = 5) -> None:
+    def follow(
+        self, *shards: ShardId, watermark_us: int = 5, directories: Mapping[str, int] | None = None
+    ) -> None:
         for shard in shards:
             self.reports[shard] = Progress(
-                state=ShardState.FOLLOWING, watermark_us=watermark_us, last_position=1, pid=1
+                state=ShardState.FOLLOWING,
+                watermark_us=watermark_us,
+                last_position=1,
+                pid=1,
+                directories=(directories or {}).get(shard, 1),
             )
 
 
@@ -92,6 +98,25 @@ class FakeSlots:
         return self.pool
 
 
+@dataclass(slots=True)
+class FakeSurvey:
+    """Counts that are there at once; a thorough one after `patience` questions."""
+
+    counts: Mapping[bytes, int]
+    patience: int = 0
+    asked: int = 0
+
+    def quick(self, tree: TreeSettings) -> Mapping[bytes, int]:
+        return self.counts
+
+    def thorough(self, tree: TreeSettings) -> Mapping[bytes, int] | None:
+        self.asked += 1
+        return None if self.asked <= self.patience else self.counts
+
+    def close(self) -> None:
+        """Nothing is under way."""
+
+
 def settings(
     state: Path, *, shards: int | None = 2, trees: Mapping[str, str] | None = None
 ) -> Settings:
@@ -106,7 +131,6 @@ def settings(
     )
 
 
-def flat_counts(folders: int, each: int = 10) -> Callable[[Path], Mapping[bytes, int]]:
-    """A Tree of `folders` equal folders at the top, whatever its root."""
-    counts = {b"": 1 + folders * each, **{b"d%02d" % n: each for n in range(folders)}}
-    return lambda root: counts
+def flat_counts(folders: int, each: int = 10) -> dict[bytes, int]:
+    """A Tree of `folders` equal folders at the top."""
+    return {b"": 1 + folders * each, **{b"d%02d" % n: each for n in range(folders)}}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shardsync.control.balance import Pace, Scales
 from shardsync.control.coordinator import Coordinator, Tick
 from shardsync.errors import StateUnusable
 from shardsync.journal.plan import PlanState, read_plan
@@ -13,7 +14,7 @@ from shardsync.layout import StateDirectory
 from shardsync.log import Log
 from shardsync.model import ShardId
 from tests.support.clock import FakeClock
-from tests.support.control import FakeJournals, FakeSlots, flat_counts, settings
+from tests.support.control import FakeJournals, FakeSlots, FakeSurvey, flat_counts, settings
 
 
 class Bench:
@@ -25,7 +26,7 @@ class Bench:
         self.clock = FakeClock()
         self.journals = FakeJournals()
         self.slots = FakeSlots()
-        self.folders = 8
+        self.survey = FakeSurvey(flat_counts(8))
 
     def coordinator(self, shards: int = 2, **trees: str) -> Coordinator:
         return Coordinator(
@@ -35,7 +36,8 @@ class Bench:
             log=Log("test"),
             journals=self.journals,
             slots=self.slots,
-            count=flat_counts(self.folders),
+            survey=self.survey,
+            scales=Scales(pace=Pace()),
             processors=2,
         )
 
@@ -101,16 +103,18 @@ def test_a_supervisord_that_does_not_answer_is_asked_again(bench: Bench) -> None
 
 
 def test_another_number_of_shards_is_a_replan(bench: Bench) -> None:
-    """New Shards observe beside the old ones; when they follow, the old ones retire."""
+    """New Shards observe beside the old ones; when they follow, the old ones let go."""
     bench.settle(bench.coordinator())
     coordinator = bench.coordinator(shards=4)
     moving = coordinator.tick()
     assert names(moving, PlanState.ACTIVE) == ["main-00", "main-01"]
-    assert names(moving, PlanState.NEW) == ["main-02", "main-03", "main-04", "main-05"]
-    assert moving.started == (2, 3, 4, 5)
+    assert names(moving, PlanState.NEW) == ["main-02", "main-03"]
+    assert moving.started == (2, 3)
     done = bench.settle(coordinator)
-    assert names(done, PlanState.ACTIVE) == ["main-02", "main-03", "main-04", "main-05"]
-    assert names(done, PlanState.RETIRED) == ["main-00", "main-01"]
+    assert names(done, PlanState.ACTIVE) == ["main-00", "main-01", "main-02", "main-03"]
+    fewer = bench.settle(bench.coordinator(shards=1))
+    assert names(fewer, PlanState.ACTIVE) == ["main-04"]
+    assert names(fewer, PlanState.RETIRED) == ["main-00", "main-01", "main-02", "main-03"]
 
 
 def test_a_replan_waits_for_watchers_that_do_not_follow(bench: Bench) -> None:
@@ -126,7 +130,7 @@ def test_a_replan_waits_for_watchers_that_do_not_follow(bench: Bench) -> None:
 def test_counts_that_drift_are_no_reason_to_replan(bench: Bench) -> None:
     """Folders come and go; the Plan is made anew only when the settings ask for another."""
     bench.settle(bench.coordinator())
-    bench.folders = 3
+    bench.survey.counts = flat_counts(3)
     assert not bench.coordinator().tick().is_new
 
 
@@ -134,7 +138,7 @@ def test_a_tree_that_changes_meanwhile_is_replanned_once(bench: Bench) -> None:
     """What was counted when the re-plan was made holds; later counts start no second one."""
     bench.settle(bench.coordinator())
     moving = bench.coordinator(shards=4).tick()
-    bench.folders = 5
+    bench.survey.counts = flat_counts(5)
     bench.clock.advance(100)
     done = bench.settle(bench.coordinator(shards=4))
     assert (moving.plan.generation, done.plan.generation) == (2, 3)
@@ -161,7 +165,7 @@ def test_another_root_means_new_journals(bench: Bench) -> None:
 def test_a_retired_journal_goes_when_nobody_needs_it(bench: Bench) -> None:
     """It leaves the Plan, then the disk; the observing Shards stay."""
     bench.settle(bench.coordinator())
-    coordinator = bench.coordinator(shards=4)
+    coordinator = bench.coordinator(shards=1)
     bench.settle(coordinator)
     bench.journals.outlived = {ShardId("main-00"), ShardId("main-02")}
     bench.clock.advance(700)

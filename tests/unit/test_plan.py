@@ -54,7 +54,8 @@ def test_a_plan_comes_back_from_its_file(tmp_path: Path) -> None:
         made_by=Origin.REPLAN,
         since_us=7,
         state=PlanState.NEW,
-        replaces=(ShardId("main-01"),),
+        takes_from=(ShardId("main-01"),),
+        becomes=(b"\xfe",),
         directories=5,
     )
     plan = Plan(generation=3, shards=(shard,))

@@ -8,7 +8,6 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardsync.control.partition import Region, cut, loads
 from shardsync.control.planner import (
     Fresh,
     Waiting,
@@ -25,7 +24,7 @@ from shardsync.journal.progress import Progress
 from shardsync.model import JournalId, ShardId, ShardState
 from tests.support.control import flat_counts, settings
 
-COUNTS = dict(flat_counts(8)(None))  # type: ignore[arg-type]  # any root
+COUNTS = flat_counts(8)
 FOLLOWS = Progress(state=ShardState.FOLLOWING, watermark_us=77)
 
 
@@ -49,7 +48,8 @@ def replanned(plan: Plan, shards: int, pool: int = 16) -> Plan | Waiting:
     return replan(
         plan,
         "main",
-        loads(COUNTS, cut(COUNTS, shards)),
+        COUNTS,
+        shards,
         progress=following(plan),
         pool=pool,
         fresh=fresh(),
@@ -78,39 +78,56 @@ def test_a_second_first_plan_changes_nothing() -> None:
 
 
 def test_a_replan_makes_new_shards_and_keeps_the_old_observing() -> None:
-    """New ids, new slots, the old ones' Watermark; nothing retires yet."""
-    plan = replanned(first(), 4)
-    assert isinstance(plan, Plan)
-    new = [shard for shard in plan.shards if shard.state is PlanState.NEW]
-    assert ids(plan, PlanState.ACTIVE) == ["main-00", "main-01"]
+    """New ids, new slots, the old ones' Watermark; nothing changes for the old ones yet."""
+    plan = first()
+    moving = replanned(plan, 4)
+    assert isinstance(moving, Plan)
+    new = [shard for shard in moving.shards if shard.state is PlanState.NEW]
+    assert ids(moving, PlanState.ACTIVE) == ["main-00", "main-01"]
     assert [(s.id, s.slot, s.since_us, s.made_by) for s in new] == [
-        (f"main-{n:02d}", n, 77, Origin.REPLAN) for n in range(2, 6)
+        ("main-02", 2, 77, Origin.REPLAN),
+        ("main-03", 3, 77, Origin.REPLAN),
     ]
-    assert {shard.replaces for shard in new} == {("main-00", "main-01")}
+    assert [s.prefixes for s in moving.shards[:2]] == [s.prefixes for s in plan.shards]
+    assert sorted(d for shard in moving.shards for d in [shard.directories]) == [20, 20, 20, 21]
 
 
 def test_promotion_waits_for_every_new_shard() -> None:
-    """While one new Shard does not follow, both sets observe; then the old retire in one step."""
+    """While one new Shard does not follow, both sets observe; then all changes in one step."""
     plan = replanned(first(), 4)
     assert isinstance(plan, Plan)
-    most = {s: p for s, p in following(plan).items() if s != "main-05"}
+    most = {s: p for s, p in following(plan).items() if s != "main-03"}
     assert promote(plan, most) is plan
     done = promote(plan, following(plan))
-    assert ids(done, PlanState.ACTIVE) == ["main-02", "main-03", "main-04", "main-05"]
-    assert ids(done, PlanState.RETIRED) == ["main-00", "main-01"]
+    assert ids(done, PlanState.ACTIVE) == ["main-00", "main-01", "main-02", "main-03"]
+    assert [len(shard.prefixes) for shard in done.shards] == [1, 2, 2, 2]
+    assert all(shard.becomes is None for shard in done.shards)
 
 
-def test_a_shard_whose_region_stays_stays() -> None:
-    """Only what moves gets a new Shard."""
-    counts = {b"": 31, b"a": 10, b"b": 10, b"c": 10}
-    plan = plan_first(Plan(), {"main": counts}, 3, fresh())
-    owner = next(shard for shard in plan.shards if shard.prefixes == (b"b",))
-    regions: dict[Region, int] = {(b"",): 1, (b"a",): 10, (b"b",): 10, (b"c",): 10}
-    found = replan(plan, "main", regions, progress=following(plan), pool=16, fresh=fresh())
-    assert isinstance(found, Plan)
-    done = promote(found, following(found))
-    assert owner.id in ids(done, PlanState.ACTIVE)
-    assert sorted(s.prefixes for s in done.observing("main")) == sorted(regions)
+def test_fewer_shards_means_that_those_which_gain_are_replaced() -> None:
+    """Two of four go; the two that take over are new, for they must catch up beforehand."""
+    four = first(4)
+    moving = replanned(four, 2)
+    assert isinstance(moving, Plan)
+    new = [shard for shard in moving.shards if shard.state is PlanState.NEW]
+    assert {name for shard in new for name in shard.takes_from} == {s.id for s in four.shards}
+    done = promote(moving, following(moving))
+    assert ids(done, PlanState.RETIRED) == [shard.id for shard in four.shards]
+    assert sorted(shard.directories for shard in done.observing()) == [40, 41]
+
+
+def test_a_new_shard_minds_what_will_be_and_an_active_one_what_is() -> None:
+    """So a promotion brings no new Shard anything to take up: nothing is looked at again."""
+    moving = replanned(first(4), 2)
+    assert isinstance(moving, Plan)
+    done = promote(moving, following(moving))
+    for shard in moving.observing():
+        later = done.shard(shard.id)
+        assert later is not None
+        if shard.state is PlanState.NEW:
+            assert moving.foreign_to(shard) == done.foreign_to(later)
+        else:
+            assert moving.foreign_to(shard) == first(4).foreign_to(shard)
 
 
 def test_the_same_cut_changes_nothing() -> None:
@@ -125,12 +142,10 @@ def test_a_replan_waits_for_its_preconditions() -> None:
     moving = replanned(plan, 4)
     assert isinstance(moving, Plan)
     assert replanned(moving, 3) == Waiting(tree="main", reason="a re-plan is under way")
-    assert replanned(plan, 4, pool=5) == Waiting(
-        tree="main", reason="needs 4 free Watcher slots, has 3: `shardsync down`, then `up`"
+    assert replanned(plan, 4, pool=3) == Waiting(
+        tree="main", reason="needs 2 free Watcher slots, has 1: `shardsync down`, then `up`"
     )
-    behind = replan(
-        plan, "main", loads(COUNTS, cut(COUNTS, 4)), progress={}, pool=16, fresh=fresh()
-    )
+    behind = replan(plan, "main", COUNTS, 4, progress={}, pool=16, fresh=fresh())
     assert behind == Waiting(tree="main", reason="not yet following: main-00, main-01")
 
 
@@ -162,22 +177,29 @@ def test_wanted_is_at_least_one_for_each_tree() -> None:
     assert wanted_shards(two, processors=8) == 2
 
 
-@given(
-    counts=st.lists(st.integers(min_value=1, max_value=6), min_size=1, max_size=6),
-    path=st.sampled_from([b"", b"d00", b"d03/x", b"d07", b"elsewhere/y"]),
-)
+PATHS = st.sampled_from([b"", b"d00", b"d03/x", b"d07", b"elsewhere/y"])
+
+
+@given(counts=st.lists(st.integers(min_value=1, max_value=6), min_size=1, max_size=6), path=PATHS)
 def test_a_path_is_observed_at_every_step(counts: list[int], path: bytes) -> None:
-    """Through any series of re-plans a path has one active owner, and slots never clash."""
+    """Through any series of re-plans a path has one active owner, and slots never clash.
+
+    Nobody who goes on comes to own what was not its own: only a new Shard has caught up.
+    """
     plan = first(counts[0])
     for shards in counts[1:]:
         moving = replanned(plan, shards)
         assert isinstance(moving, Plan)
-        for step in (moving, promote(moving, following(moving))):
+        done = promote(moving, following(moving))
+        for step in (moving, done):
             active = [s for s in step.owners("main", path) if s.state is PlanState.ACTIVE]
             assert len(active) == 1
             slots = [shard.slot for shard in step.observing()]
             assert len(slots) == len(set(slots))
             names = [shard.id for shard in step.shards]
             assert len(names) == len(set(names))
-        plan = step
+        (before,), (after,) = plan.owners("main", path), done.owners("main", path)
+        assert after.id == before.id or moving.shard(after.id) not in plan.shards
+        assert len(done.observing()) <= shards
+        plan = done
         assert not ids(plan, PlanState.NEW)
