@@ -194,8 +194,8 @@ class Coordinator:
         names = {tree.name for tree in self.settings.trees}
         if any(not last.observing(name) for name in names):
             # Where all Trees are new there is nothing left to even out afterwards.
-            counts = {tree.name: self._survey.quick(tree) for tree in self.settings.trees}
-            plan = plan_first(last, counts, self._wanted(), self._fresh())
+            rough = {tree.name: self._survey.quick(tree) for tree in self.settings.trees}
+            plan = plan_first(last, rough, self._wanted(), self._fresh())
             return _Step(plan=plan, settles=not last.observing())
         if self._memory().made_for == self._made_for():
             return self._even_out(last, progress)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import heapq
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from shardsync.clock import Clock, SystemClock
 
 _LOOKS_A_DIRECTORY = 4096
 _OPEN_COSTS_ENTRIES = 20
@@ -55,7 +56,11 @@ def processors() -> int:
 
 
 def count_directories(
-    root: Path, *, excluded: Excludes | None = None, budget: Budget = QUICK
+    root: Path,
+    *,
+    clock: Clock | None = None,
+    excluded: Excludes | None = None,
+    budget: Budget = QUICK,
 ) -> dict[bytes, int]:
     """Directories at and below each prefix, b"" being the root; at least {b"": 1}.
 
@@ -63,7 +68,9 @@ def count_directories(
     as a Plan can want to cut. Never raises: what cannot be read counts as
     one directory, and the Watcher reports it.
     """
-    survey = _Survey(root=os.fsencode(root), excluded=excluded, budget=budget)
+    survey = _Survey(
+        root=os.fsencode(root), clock=clock or SystemClock(), excluded=excluded, budget=budget
+    )
     survey.explore()
     return survey.counts()
 
@@ -76,12 +83,15 @@ class _Survey:
     to the bottom). A node is a number; its fields stand in lists side by side.
     """
 
-    def __init__(self, *, root: bytes, excluded: Excludes | None, budget: Budget) -> None:
+    def __init__(
+        self, *, root: bytes, clock: Clock, excluded: Excludes | None, budget: Budget
+    ) -> None:
         self._root = root
+        self._clock = clock
         self._excluded = excluded
         self._entries = budget.entries
         self._looks = budget.looks
-        self._deadline = time.monotonic() + budget.seconds
+        self._deadline = self._clock.monotonic() + budget.seconds
         self._links_count = True
         self._names = [b""]
         self._parents = [0]
@@ -98,7 +108,7 @@ class _Survey:
     def explore(self) -> None:
         """Open what is worth it."""
         for node in self._lanes():
-            if self._entries <= 0 or time.monotonic() >= self._deadline:
+            if self._entries <= 0 or self._clock.monotonic() >= self._deadline:
                 return
             self._open(node)
 
@@ -165,7 +175,7 @@ class _Survey:
         return sorted(names), rest
 
     def _is_spent(self, read: int) -> bool:
-        return read >= self._entries or time.monotonic() >= self._deadline
+        return read >= self._entries or self._clock.monotonic() >= self._deadline
 
     def _excludes(self, path: bytes, name: bytes) -> bool:
         if self._excluded is None:

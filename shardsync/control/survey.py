@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from shardsync.clock import Clock
+from shardsync.clock import Clock, SystemClock
 from shardsync.config.load import load_settings
 from shardsync.config.patterns import tree_filter
 from shardsync.config.settings import TreeSettings
@@ -57,7 +57,7 @@ class DiskSurvey:
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes], float]] = {}
 
     def quick(self, tree: TreeSettings) -> Mapping[bytes, int]:
-        return count_directories(tree.root, excluded=tree_filter(tree))
+        return count_directories(tree.root, clock=self._clock, excluded=tree_filter(tree))
 
     def thorough(self, tree: TreeSettings) -> Mapping[bytes, int] | None:
         now = self._clock.monotonic()
@@ -118,7 +118,9 @@ def main(argv: Sequence[str]) -> int:
     except (ShardsyncError, KeyError) as error:
         sys.stderr.write(f"survey: {error}\n")
         return ShardsyncError.exit_code
-    counts = count_directories(tree.root, excluded=tree_filter(tree), budget=THOROUGH)
+    counts = count_directories(
+        tree.root, clock=SystemClock(), excluded=tree_filter(tree), budget=THOROUGH
+    )
     json.dump({os.fsdecode(prefix): count for prefix, count in counts.items()}, sys.stdout)
     return 0
 
