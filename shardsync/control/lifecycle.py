@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from shardsync.clock import Clock
 from shardsync.config.settings import Settings
 from shardsync.control.counting import processors
+from shardsync.control.limits import needed, present
 from shardsync.control.planner import wanted_shards
 from shardsync.control.processes import Found, end, find, wait_for_end
 from shardsync.control.programs import (
@@ -116,6 +117,7 @@ class Lifecycle:
                 build_conf(
                     programs or commands(self._state, settings.source),
                     pool=self._pool(settings),
+                    open_files=_open_files(settings),
                 ),
             )
             if foreground:
@@ -255,6 +257,12 @@ class Lifecycle:
             pids = ", ".join(f"{process.pid} ({process.module})" for process in still)
             raise StateUnusable(f"these processes of {self._state.path} do not end: {pids}")
         return ended
+
+
+def _open_files(settings: Settings) -> int:
+    """As many as are needed, as far as the system lets us."""
+    need = needed(0, shards=1, nodes=len(settings.nodes), max_rsyncs=settings.sync.max_rsyncs)
+    return min(need.open_files, present().open_files or need.open_files)
 
 
 def lifecycle(state: StateDirectory, clock: Clock) -> Lifecycle:

@@ -22,6 +22,8 @@ WATCHER_MODULE = "shardsync.watch.slot"
 MODULES = (COORDINATOR_MODULE, SYNC_MODULE, WATCHER_MODULE)
 
 _POOL_MAX = 16
+_OPEN_FILES = 1024
+"""Supervisor's own default."""
 
 # The paths come from `%(here)s`, the folder of the file itself: a path with ` ;` or ` #` in it
 # cannot be written as a value, because supervisor takes the rest for a comment.
@@ -41,6 +43,8 @@ pidfile = %(here)s/supervisord.pid
 childlogdir = %(here)s/logs
 nocleanup = true
 umask = 077
+; Open files that each program may have: raised up to what the system allows.
+minfds = {open_files}
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
@@ -126,9 +130,12 @@ def pool_size(wanted: int, *, observing: int = 0) -> int:
     return max(min(2 * wanted, _POOL_MAX), wanted, replanned)
 
 
-def build_conf(programs: Commands, *, pool: int) -> str:
-    """The text of supervisord.conf. The Watchers are started by the Coordinator alone."""
-    return _HEAD + "".join(
+def build_conf(programs: Commands, *, pool: int, open_files: int = _OPEN_FILES) -> str:
+    """The text of supervisord.conf. The Watchers are started by the Coordinator alone.
+
+    `open_files`: supervisord does not start where it cannot have so many.
+    """
+    return _HEAD.replace("{open_files}", f"{open_files}") + "".join(
         (
             _program("coordinator", programs.coordinator, priority=100, stopwait_seconds=20),
             _program("sync", programs.sync, priority=300, stopwait_seconds=30),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import stat
 from collections.abc import Iterator
@@ -186,3 +187,17 @@ def test_foreground_becomes_supervisord(made: Instance) -> None:
     assert lifecycle.up(made.settings(), foreground=True, programs=made.standins()) is None
     assert os.umask(before) == 0o077
     assert seen[0][-4:] == ["supervisor.supervisord", "-n", "-c", str(made.state.supervisord_conf)]
+
+
+def test_programs_get_more_open_files_than_the_shell_gives(made: Instance) -> None:
+    """Up to what the system allows: many Nodes have many pipes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
+    try:
+        up(made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    limits = Path(f"/proc/{made.program('sync').pid}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    assert int(line.split()[3]) == 1024
+    made.lifecycle().down()

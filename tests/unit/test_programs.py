@@ -33,6 +33,14 @@ def test_a_command_survives_supervisors_reading(path: str) -> None:
     ]  # fmt: skip
 
 
+def test_supervisord_gives_its_programs_the_open_files_they_need() -> None:
+    """Beyond the 1,024 that a shell gives: many Nodes have many pipes."""
+    state = StateDirectory(path=Path("/var/lib/x"))
+    programs = commands(state, Path("/s.toml"), python=("py",))
+    assert "\nminfds = 1024\n" in build_conf(programs, pool=4)
+    assert "\nminfds = 5000\n" in build_conf(programs, pool=4, open_files=5000)
+
+
 def test_programs_are_named_and_kept_as_promised() -> None:
     """One group, a pool that only the Coordinator starts, groups of processes ended whole."""
     conf = parsed("/var/lib/x")
