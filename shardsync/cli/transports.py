@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 
 from shardsync.cli.invocation import Invocation
 from shardsync.config.patterns import PathFilter, node_filter
-from shardsync.config.settings import NodeSettings
+from shardsync.config.settings import NodeSettings, TreeSettings
 from shardsync.errors import NodesFailed
 from shardsync.ship.outcome import Trouble
-from shardsync.ship.root import RootGuard
+from shardsync.ship.root import RootGuard, RootTrouble, RootTroubleKind
 from shardsync.ship.transport import NodeTransport
 
 OURS = frozenset({Trouble.SOURCE, Trouble.UNATTRIBUTED, Trouble.PATHS, Trouble.DEADLINE})
@@ -52,6 +53,13 @@ def pin_roots(call: Invocation, trees: set[str]) -> dict[str, RootGuard]:
         root = RootGuard(path=os.fsencode(tree.root), marker=tree.marker)
         trouble = root.pin()
         if trouble is not None:
-            raise NodesFailed(f"tree {name}: {trouble.message}", hint="mount or create the root")
+            raise NodesFailed(f"tree {name}: {trouble.message}", hint=_remedy(tree, trouble))
         roots[name] = root
     return roots
+
+
+def _remedy(tree: TreeSettings, trouble: RootTrouble) -> str:
+    if trouble.kind is not RootTroubleKind.MARKER_GONE:
+        return "mount or create the root"
+    marker = shlex.quote(str(tree.root / tree.marker))
+    return f"mount what belongs there; if this is the right tree: touch {marker}"

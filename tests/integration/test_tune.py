@@ -98,6 +98,17 @@ def test_check_complains_of_each_limit_and_exits_0(place: Place) -> None:
     assert "user.max_inotify_instances: 20, where 34 are needed" in warned[1]
 
 
+def test_check_tells_what_to_do_about_a_missing_marker(place: Place) -> None:
+    """Either the mount is missing, or the marker: not the root."""
+    text = place.config.read_text().replace("[state]", 'marker = ".is here"\n[state]')
+    place.config.write_text(text)
+    done = place.run("check")
+    assert done.returncode == 14
+    assert f"touch '{place.folder}/tree/.is here'" in done.stderr
+    (place.folder / "tree/.is here").touch()
+    assert place.run("check").returncode == 0
+
+
 def test_check_says_when_there_is_enough(place: Place) -> None:
     """And for how many directories."""
     done = place.run("check")
