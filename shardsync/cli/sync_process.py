@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -58,9 +59,10 @@ def _give_up(log: Log, error: ShardsyncError) -> int:
 
 async def _serve(settings: Settings, state: StateDirectory, clock: Clock, log: Log) -> None:
     metrics = SyncMetrics(rsyncs_limit=settings.sync.max_rsyncs)
+    writer = StateWriter.open(state.state_db, clock=clock)
     service = SyncService(
         settings=settings,
-        state=StateWriter.open(state.state_db, clock=clock),
+        state=writer,
         observer=metrics,
         environment=os.environ,
         clock=clock,
@@ -69,7 +71,7 @@ async def _serve(settings: Settings, state: StateDirectory, clock: Clock, log: L
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
-    exporting = asyncio.create_task(_export(settings, state, metrics, clock, log))
+    exporting = asyncio.create_task(_export(settings, writer, metrics, clock, log))
     try:
         await service.serve()
     finally:
@@ -78,35 +80,46 @@ async def _serve(settings: Settings, state: StateDirectory, clock: Clock, log: L
 
 
 async def _export(
-    settings: Settings, state: StateDirectory, metrics: SyncMetrics, clock: Clock, log: Log
+    settings: Settings, writer: StateWriter, metrics: SyncMetrics, clock: Clock, log: Log
 ) -> None:
     """Serve /metrics until cancelled. A port in use is no reason not to ship: try again."""
     if settings.metrics_listen is None:
         return
     registry = build_registry(
-        state=state, settings=settings, metrics=metrics, clock=clock, log=log
+        state=StateDirectory(settings.state_dir),
+        settings=settings,
+        metrics=metrics,
+        clock=clock,
+        log=log,
     )
     exporter = Exporter(registry=registry, listen=settings.metrics_listen)
     repeats = ChangeOnly(clock=clock)
     try:
-        while not _start(exporter, log, repeats):  # noqa: ASYNC110 (nothing tells of a free port)
+        while trouble := _trouble(exporter):
+            _note(writer, trouble)
+            if repeats.is_due(trouble):
+                log.error("metrics.not_listening", error=trouble)
             await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
+        _note(writer, "")
         log.info("metrics.listening", host=settings.metrics_listen[0], port=exporter.port)
         await asyncio.Event().wait()
     finally:
         exporter.stop()
 
 
-def _start(exporter: Exporter, log: Log, repeats: ChangeOnly) -> bool:
+def _trouble(exporter: Exporter) -> str:
+    """Have it listen; why it does not, "" where it does."""
     try:
         exporter.start()
     except StateUnusable as error:
-        trouble = str(error)
-    else:
-        return True
-    if repeats.is_due(trouble):
-        log.error("metrics.not_listening", error=trouble)
-    return False
+        return f"{error}; {error.remedy}"
+    return ""
+
+
+def _note(writer: StateWriter, trouble: str) -> None:
+    """For `status`. A disk that is full now is told of otherwise."""
+    with contextlib.suppress(StateUnusable):
+        writer.set_metrics_error(trouble)
 
 
 def _lock(state: StateDirectory, clock: Clock) -> FileLock:

@@ -106,6 +106,6 @@ CREATE TABLE requests (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE sync_process (
     only INTEGER PRIMARY KEY CHECK (only = 1), pid INTEGER NOT NULL, started_at INTEGER NOT NULL,
-    settings_fingerprint TEXT NOT NULL DEFAULT ''
+    settings_fingerprint TEXT NOT NULL DEFAULT '', metrics_error TEXT NOT NULL DEFAULT ''
 ) STRICT;
 """

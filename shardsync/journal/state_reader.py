@@ -176,6 +176,11 @@ class StateReader:
         rows = self._database.rows("SELECT halted FROM trees WHERE tree = ?", (tree,))
         return str(rows[0][0]) if rows else ""
 
+    def metrics_error(self) -> str:
+        """Why the sync process does not serve /metrics, "" where it does or should not."""
+        rows = self._database.rows("SELECT metrics_error FROM sync_process")
+        return str(rows[0][0]) if rows else ""
+
     def root_identity(self, tree: str) -> str:
         """The identity of the root that was accepted, "" before the first."""
         rows = self._database.rows("SELECT identity FROM trees WHERE tree = ?", (tree,))

@@ -69,6 +69,10 @@ class StateWriter:
             (pid, self._clock.wall_us()),
         )
 
+    def set_metrics_error(self, message: str) -> None:
+        """Note why /metrics is not served; "" where it is."""
+        self._run("UPDATE sync_process SET metrics_error = ?", (message,))
+
     def know_node(self, key: NodeKey) -> NodeRow:
         """The Node's row, made where it is new."""
         known = self.read.nodes().get(key) if self.path.exists() else None

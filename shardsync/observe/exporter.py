@@ -28,6 +28,7 @@ from shardsync.observe.families import (
     process_families,
     shard_families,
     shipping_families,
+    tree_families,
 )
 from shardsync.observe.figures import SyncMetrics
 from shardsync.observe.liveness import Liveness
@@ -101,6 +102,7 @@ class ShardsyncCollector(Collector):
         parts: tuple[tuple[str, Callable[[], Iterator[Metric]]], ...] = (
             ("status", read),
             ("processes", lambda: process_families(status, __version__)),
+            ("trees", lambda: tree_families(status.trees)),
             ("shards", lambda: shard_families(status.shards, self._epochs.count(status.shards))),
             ("nodes", lambda: node_families(status.nodes)),
             ("shipping", lambda: shipping_families(status.nodes, self._metrics)),

@@ -16,9 +16,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 
-from shardsync.model import EpochReason, NodeState
+from shardsync.model import EpochReason, NodeState, TreeState
 from shardsync.observe.figures import Histogram, NodeFigures, SyncMetrics
-from shardsync.observe.status import NodeStatus, ShardStatus, Status
+from shardsync.observe.status import NodeStatus, ShardStatus, Status, TreeStatus
 from shardsync.ship.observer import BatchOutcome, CallbackOutcome
 
 _SHARD = ("tree", "shard")
@@ -38,6 +38,19 @@ def process_families(status: Status, version: str) -> Iterator[Metric]:
     for name, pid in status.processes.items():
         up.add_metric((name,), 0 if pid is None else 1)
     yield up
+
+
+def tree_families(trees: Iterable[TreeStatus]) -> Iterator[Metric]:
+    """Whether each Tree is well."""
+    states = GaugeMetricFamily(
+        "shardsync_tree_state",
+        "1 for the state that the Tree is in, else 0.",
+        labels=("tree", "state"),
+    )
+    for tree in trees:
+        for state in TreeState:
+            states.add_metric((tree.name, state.value), float(tree.state is state))
+    yield states
 
 
 def shard_families(

@@ -68,6 +68,8 @@ class StatusReader:
         self._forget_all_but(plan)
         shards = tuple(self._shard(shard) for shard in plan.observing())
         sync_pid = self._liveness.sync()
+        if sync_pid is not None:
+            self._look_for_metrics(problems)
         processes: dict[str, int | None] = {
             "coordinator": self._liveness.coordinator(),
             "sync": sync_pid,
@@ -112,6 +114,12 @@ class StatusReader:
                     f"state directory {self._state.path}: its disk is full: changes wait to be"
                     " journaled, and nothing is sent; make room"
                 )
+
+    def _look_for_metrics(self, problems: list[str]) -> None:
+        """A port in use stops no Node, and would be noticed by nobody but a blind Prometheus."""
+        with contextlib.suppress(StateUnusable):
+            if self._state.state_db.exists() and (error := self._database.metrics_error()):
+                problems.append(error)
 
     def _plan(self, problems: list[str]) -> Plan:
         try:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from shardsync.model import NodeState
+from shardsync.model import NodeState, TreeState
 from tests.integration.test_metrics import CONTRACT
 from tests.support.monitoring import (
     DASHBOARD,
@@ -26,9 +26,8 @@ from tools.grafana.dashboard import NODE_STATES, dashboard_json
 GUIDE = (REPOSITORY / "docs/monitoring.md").read_text(encoding="utf-8")
 RULE_TESTS = REPOSITORY / "tests/docs/shardsync.rules.test.yml"
 
-# Exported, but not among the names that outsiders were promised: watches and directories alone
-# do not tell it, as both count what is watched.
-BEYOND = {"shardsync_polled_directories"}
+# Exported, but not among the names that outsiders were promised: nothing else tells of them.
+BEYOND = {"shardsync_polled_directories", "shardsync_tree_state"}
 # Prometheus's own: whether the target answered.
 FOREIGN = {"up"}
 
@@ -62,12 +61,13 @@ def test_every_metric_that_is_asked_for_is_promised(name: str) -> None:
 
 
 def test_every_state_that_is_asked_for_exists() -> None:
-    """The state timeline knows all states of a Node; no expression asks for another."""
+    """The state timeline knows all states of a Node; no expression asks for one that is not."""
     known = {state.value for state in NodeState}
     assert {name for name, _ in NODE_STATES} == known
+    trees = {state.value for state in TreeState}
     for expression in EXPRESSIONS.values():
         for asked in re.findall(r'\bstate(?:=|=~|!~)"([^"]*)"', expression):
-            assert set(asked.split("|")) <= known
+            assert set(asked.split("|")) <= (trees if "tree_state" in expression else known)
 
 
 def test_no_two_panels_share_a_place_or_a_name() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +28,13 @@ from shardsync.log import Log
 from shardsync.model import EpochReason, NodeState, Scope, ShardState
 from shardsync.observe.exporter import Exporter, build_registry
 from shardsync.observe.figures import SyncMetrics
+from shardsync.observe.liveness import Liveness
+from shardsync.observe.reader import StatusReader
 from shardsync.ship.observer import BatchOutcome, CallbackOutcome
 from tests.support.clock import FakeClock
 from tests.support.instance import START, HandMade, change
+from tests.support.instances import eventually
+from tests.support.sources import REPOSITORY
 
 WEB1 = ("main", "web1")
 NODE = (("node", "web1"), ("tree", "main"))
@@ -157,6 +165,24 @@ def _commit_known_work(made: HandMade) -> None:
     made.clock.advance(10)
 
 
+def test_a_tree_s_state_is_one_of_three(made: HandMade) -> None:
+    """1 for the present one: halted by a guard, whatever the Nodes are."""
+    made.add_shard().commit([], progress={"state": ShardState.FOLLOWING})
+    made.hold("sync", "journal-main-00")
+    registry = _registry(made, SyncMetrics())
+
+    def states() -> dict[str, float]:
+        return {
+            dict(labels)["state"]: value
+            for (name, labels), value in _scrape(registry).items()
+            if name == "shardsync_tree_state"
+        }
+
+    assert states() == {"ok": 1, "degraded": 0, "halted": 0}
+    made.open_state().set_tree("main", halted="root is gone")
+    assert states() == {"ok": 0, "degraded": 0, "halted": 1}
+
+
 def test_values_of_known_work(made: HandMade) -> None:
     """Each figure is what was committed and told, no more."""
     _commit_known_work(made)
@@ -277,3 +303,29 @@ def test_it_is_served_over_http_and_stops(made: HandMade) -> None:
         second.start()
     exporter.stop()
     exporter.stop()
+
+
+def test_a_port_in_use_is_told_by_status(made: HandMade) -> None:
+    """The sync process ships on; Prometheus sees nothing, so an operator must."""
+    made.add_shard()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file = made.write_settings(more=f'[metrics]\nlisten = "127.0.0.1:{port}"\n')
+        argv = ["-m", "shardsync.cli.sync_process", "--state", str(made.state.path)]
+        process = subprocess.Popen(
+            [sys.executable, *argv, "--settings", str(file)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stderr=subprocess.DEVNULL,
+        )
+        reader = StatusReader(
+            state=made.state, settings=None, clock=made.clock, liveness=Liveness(state=made.state)
+        )
+        try:
+            told = f"metrics: cannot listen on 127.0.0.1:{port}: Address already in use"
+            eventually(lambda: any(told in problem for problem in reader.read().problems))
+            assert reader.read().exit_code == 14
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+        assert reader.read().problems == ()
+        reader.close()
