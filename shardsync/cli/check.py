@@ -76,7 +76,7 @@ def _say_limits(call: Invocation) -> None:
     for shortfall in lacking:
         say(f"warning: {shortfall}")
     if not lacking:
-        say(f"limits: enough for {counted(need.directories, 'directory', 'directories')}")
+        say(f"limits: enough for about {counted(need.directories, 'directory', 'directories')}")
 
 
 def command_line(node: NodeSettings) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from shardsync.config.patterns import tree_filter
 from shardsync.config.settings import Settings
 from shardsync.control.counting import count_directories, processors
 from shardsync.control.limits import Need, needed
@@ -35,7 +36,11 @@ def demand(settings: Settings) -> Need:
     for tree in settings.trees:
         active = [s for s in plan.observing(tree.name) if s.state is PlanState.ACTIVE]
         known = [_known(state, shard) for shard in active]
-        directories += sum(known) if known and all(known) else _counted(tree.root)
+        directories += (
+            sum(known)
+            if known and all(known)
+            else count_directories(tree.root, excluded=tree_filter(tree))[b""]
+        )
         moving += sum(_known(state, s) for s in plan.observing(tree.name) if s not in active)
     observing = len(plan.observing())
     wanted = wanted_shards(settings, processors=processors())
@@ -52,7 +57,7 @@ def demand(settings: Settings) -> Need:
 def need_of_roots(roots: list[Path], *, nodes: int) -> Need:
     """The same from what can be made out of settings that are refused."""
     shards = max(processors(), len(roots))
-    directories = sum(_counted(root) for root in roots)
+    directories = sum(count_directories(root)[b""] for root in roots)
     return needed(directories, shards=shards, nodes=nodes, slots=pool_size(shards))
 
 
@@ -73,7 +78,3 @@ def _known(state: StateDirectory, shard: PlannedShard) -> int:
     if progress.state in _PARTIAL:
         return max(found, progress.scan_total, shard.directories)
     return found or shard.directories
-
-
-def _counted(root: Path) -> int:
-    return count_directories(root).get(b"", 1)
