@@ -16,6 +16,7 @@ from shardsync.watch.catching_up import CatchingUp
 from shardsync.watch.committing import Committing
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import DirectoryTable
+from shardsync.watch.elders import Elders
 from shardsync.watch.events import Fold
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.ledger import Ledger
@@ -83,6 +84,7 @@ def open_watcher(
         log=log,
         boot_id=boot_id(),
         identify=guard.file_system,
+        elders=Elders(state.journal(giver) for giver in shard.takes_from),
     )
     scanner = Scanner(
         root=root,

@@ -141,6 +141,7 @@ class CatchingUp:
             self.begin(since)
             return
         self.remembers = True
+        self._ledger.elders.close()
         self._polling.say_coverage()
         self._cookies.list_again = True
         self._polling.last = self._clock.monotonic()

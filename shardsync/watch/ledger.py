@@ -16,6 +16,7 @@ from shardsync.journal.writer import DirectoryRow, JournalWriter, Row
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import EpochReason, ShardState
 from shardsync.watch.directories import DirectoryTable
+from shardsync.watch.elders import Elders
 from shardsync.watch.gathered import Filter, Gathered
 
 KEPT_ROWS = 200_000
@@ -36,8 +37,10 @@ class Ledger:
         log: Log,
         boot_id: str,
         identify: Callable[[int], str],
+        elders: Elders | None = None,
     ) -> None:
         self.journal = journal
+        self.elders = elders or Elders()
         self.identify = identify
         self.directories: list[DirectoryRow] = []
         self.gone: list[tuple[int, int]] = []
@@ -48,6 +51,7 @@ class Ledger:
         self.must_rescan = False
         self.state: ShardState | None = None
         self.watermark_us: object = None
+        self._identities: dict[int, str] = {}
         self._rows: list[Row] = []
         self._gathered = gathered
         self._table = table
@@ -109,7 +113,7 @@ class Ledger:
     def journaled_since(self, since_us: int) -> dict[bytes, int]:
         """Path -> newest observed_at; nothing where it cannot be read: more is sent then."""
         try:
-            return self.journal.journaled_since(since_us)
+            return self.elders.journaled_since(since_us) | self.journal.journaled_since(since_us)
         except StateUnusable as error:
             self._refused(error)
             return {}
@@ -122,6 +126,11 @@ class Ledger:
             self._refused(error)
             return None
 
+    def elders_directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
+        """As `directory`, of the Shards from which prefixes are taken over."""
+        identity = self._identities.get(sub_root)
+        return None if identity is None else self.elders.directory(identity, inode)
+
     def remembered(self) -> list[tuple[int, int]]:
         """As JournalWriter.directories; nothing where it cannot be read."""
         try:
@@ -133,7 +142,9 @@ class Ledger:
     def sub_root(self, path: bytes, identity: str) -> int:
         """As JournalWriter's; 0, which no sub-root has, where it cannot be asked."""
         try:
-            return self.journal.sub_root(path, identity)
+            number = self.journal.sub_root(path, identity)
+            self._identities[number] = identity
+            return number  # noqa: TRY300 (as the others here)
         except StateUnusable as error:
             self._refused(error)
             return 0
@@ -166,6 +177,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the Journal."""
+        self.elders.close()
         self.journal.close()
 
     def clock_columns(self) -> dict[str, object]:

@@ -50,6 +50,10 @@ class Memory(Protocol):
         """(inode of the parent, name) of a directory as last seen."""
         ...
 
+    def elders_directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
+        """The same as the Shards remember it from which this one takes over."""
+        ...
+
     def sub_root(self, path: bytes, identity: str) -> int:
         """The number of the sub-root at `path`."""
         ...
@@ -377,7 +381,7 @@ class Scanner:
         if rule.unknown:
             self.found.directories.append(row)
             if changed >= rule.since_us and not rule.everything:
-                self._gathered.tree(task.path)
+                self._gather_unknown(task, row)
             return rule
         if changed < rule.since_us or self._is_explained(task.path, changed, rule):
             return rule
@@ -394,6 +398,25 @@ class Scanner:
         # The Syncer looks at all of it after now; only what changes from now on is our business.
         since = max(rule.since_us, self._clock.wall_us() - COARSE_US)
         return replace(rule, unknown=True, since_us=since) if before is None else rule
+
+    def _gather_unknown(self, task: Task, row: DirectoryRow) -> None:
+        """A changed directory that only the Shard which had it before can know."""
+        before = self._memory.elders_directory(row[0], row[1])
+        if before is not None and before in {row[2:], (0, task.path), self._place(task)}:
+            self._gathered.listing(task.path)
+            self._gathered.attributes(task.path, is_dir=True)
+        else:
+            self._gathered.tree(task.path)
+
+    def _place(self, task: Task) -> tuple[int, bytes] | None:
+        """Of a prefix, as the Shard saw it that had the directory above too."""
+        if task.parent != TOP:
+            return None
+        folder, _, name = task.path.rpartition(b"/")
+        try:
+            return os.lstat(self.absolute(folder)).st_ino, name
+        except OSError:
+            return None
 
     def _is_explained(self, path: bytes, changed: int, rule: Rule) -> bool:
         """After a clean stop all events before it were journaled, so one of them is why."""

@@ -34,6 +34,9 @@ class NoMemory:
     def directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
         return None
 
+    def elders_directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
+        return None
+
     def sub_root(self, path: bytes, identity: str) -> int:
         return 1
 
