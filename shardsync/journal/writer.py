@@ -229,11 +229,13 @@ class JournalWriter:
             raise _unusable(self.path, error) from error
         return row
 
-    def directories(self) -> list[tuple[int, int]]:
-        """(sub-root, inode) of every directory remembered, sorted."""
+    def directories(self, *, after: tuple[int, int], limit: int) -> list[tuple[int, int]]:
+        """(sub-root, inode) of at most `limit` directories remembered, in order, after a key."""
         try:
             return self._connection.execute(
-                "SELECT sub_root, inode FROM dirs ORDER BY sub_root, inode"
+                "SELECT sub_root, inode FROM dirs WHERE (sub_root, inode) > (?, ?)"
+                " ORDER BY sub_root, inode LIMIT ?",
+                (*after, limit),
             ).fetchall()
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from error
@@ -257,17 +259,25 @@ class JournalWriter:
         return int(number)
 
     def journaled_since(self, observed_us: int) -> dict[bytes, int]:
-        """Path -> newest observed_at of the Changes observed at `observed_us` or later."""
+        """Path -> newest observed_at of the Changes observed at `observed_us` or later.
+
+        Read from the newest back to the first that is older, and no further: a
+        Journal keeps days. (A clock that was set back hides some behind that
+        one; all is compared then.)
+        """
+        found: dict[bytes, int] = {}
         try:
-            return dict(
-                self._connection.execute(
-                    "SELECT path, max(observed_at) FROM changes WHERE observed_at >= ?"
-                    " GROUP BY path",
-                    (observed_us,),
-                )
+            rows = self._connection.execute(
+                "SELECT path, observed_at FROM changes ORDER BY position DESC"
             )
+            for path, observed_at in rows:
+                if observed_at < observed_us:
+                    break
+                found.setdefault(path, observed_at)
+            rows.close()
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from error
+        return found
 
     def prune(self, *, before_us: int, max_bytes: int) -> int:
         """Drop Changes observed before `before_us`, and the oldest beyond `max_bytes`.

@@ -18,6 +18,7 @@ from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import DirectoryTable
 from shardsync.watch.elders import Elders
 from shardsync.watch.events import Fold
+from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.mounts import MountsBelow, MountTable
@@ -110,8 +111,14 @@ def open_watcher(
         gathered=gathered, surroundings=territory, opened=pending.opened, cookie_wd=cookie_wd
     )
     cookies = Cookies(folder=folder, shard=shard.id)
+    forgetting = Forgetting(table=table, remembered=ledger.remembered)
     standing = Standing(
-        scanner=scanner, territory=territory, pending=pending, fold=fold, clock=clock
+        scanner=scanner,
+        territory=territory,
+        pending=pending,
+        fold=fold,
+        forgetting=forgetting,
+        clock=clock,
     )
     polling = Polling(
         standing=standing, scanner=scanner, territory=territory, clock=clock, log=log
@@ -124,6 +131,7 @@ def open_watcher(
         fold=fold,
         cookies=cookies,
         polling=polling,
+        forgetting=forgetting,
         clock=clock,
         log=log,
     )
@@ -148,6 +156,7 @@ def open_watcher(
         territory=territory,
         ledger=ledger,
         standing=standing,
+        forgetting=forgetting,
         polling=polling,
         catching_up=catching_up,
         root=WatchedRoot(

@@ -11,6 +11,7 @@ from shardsync.log import Log
 from shardsync.model import EpochReason, ShardState
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.events import Fold
+from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.polling import MARGIN_US, Polling
 from shardsync.watch.scan import COARSE_US, Rule, Scanner
@@ -38,6 +39,7 @@ class CatchingUp:
         fold: Fold,
         cookies: Cookies,
         polling: Polling,
+        forgetting: Forgetting,
         clock: Clock,
         log: Log,
     ) -> None:
@@ -50,6 +52,7 @@ class CatchingUp:
         self._fold = fold
         self._cookies = cookies
         self._polling = polling
+        self._forgetting = forgetting
         self._clock = clock
         self._log = log
         self._pass_started_us = 0
@@ -63,6 +66,7 @@ class CatchingUp:
         yet, and the files are left to the comparison that comes after.
         """
         self.remembers = self.remembers and not first
+        self._forgetting.abandon()
         self._pass_started_us = self._clock.wall_us()
         margin = COARSE_US if first else MARGIN_US
         # After a clean stop no event is missing, so what was there when the last Epoch's scan
@@ -128,7 +132,7 @@ class CatchingUp:
         self.looked_from_us = 0
         self._territory.end_catch_up()
         if self._scanner.has_news and not self._standing.has_unwatched:
-            self._territory.forget_absent(self._ledger.remembered())
+            self._forgetting.begin()
         self._scanner.has_news = False
         self._scanner.recall({})
         self._log.info(

@@ -178,37 +178,51 @@ class DirectoryTable:
 
     def unseen(self) -> list[int]:
         """All watches not bound in this round: what they stood for is gone."""
-        return [wd for wd, page, i in self._known() if page.seen[i] != self._round]
+        found: list[int] = []
+        for number, page in self._pages.items():
+            if page.live == _SIZE == page.seen.count(self._round):
+                continue  # the rule at a million directories: 250 pages, each full and seen
+            found += [
+                (number << _BITS) + i
+                for i in range(_SIZE)
+                if page.parents[i] != _FREE and page.seen[i] != self._round
+            ]
+        return found
 
-    def outside(self) -> list[int]:
-        """All watches without a path: what was detached and everything below it.
+    def outside(self) -> Iterator[list[int]]:
+        """Watches without a path, page by page: what was detached and everything below it.
 
-        One linear pass: each directory's answer is kept for its children.
+        The table may change between two steps; each page is judged as it is then.
         """
-        verdicts: dict[int, bool] = {}
-        return [wd for wd, _, _ in list(self._known()) if self._is_outside(wd, verdicts)]
+        for number in sorted(self._pages):
+            page = self._pages.get(number)
+            verdicts: dict[int, bool] = {}
+            yield [
+                wd
+                for i in (range(_SIZE) if page is not None else ())
+                if page is not None and page.parents[i] != _FREE
+                for wd in [(number << _BITS) + i]
+                if self._is_outside(wd, verdicts)
+            ]
 
     def _is_outside(self, wd: int, verdicts: dict[int, bool]) -> bool:
-        chain: list[int] = []
-        verdict = True
-        while len(chain) < _DEEPEST:
-            if wd in verdicts:
-                verdict = verdicts[wd]
-                break
-            chain.append(wd)
-            binding = self.binding(wd)
-            if binding is None:
-                break
-            if binding[0] == TOP:
-                verdict = False
-                break
-            wd = binding[0]
-        verdicts.update(dict.fromkeys(chain, verdict))
-        return verdict
+        """`verdicts`: of directories above, as found for others of the same page."""
+        parent = self._parent(wd)
+        if parent not in verdicts:
+            verdicts[parent] = parent != TOP and self.path(parent) is None
+        return verdicts[parent]
 
-    def inodes(self) -> array[int]:
-        """The inodes of all directories, sorted."""
-        return array("Q", sorted(page.inodes[i] for _, page, i in self._known()))
+    def _parent(self, wd: int) -> int:
+        """As bound; _DETACHED for what was detached, itself a watch that nothing has."""
+        page = self._pages.get(wd >> _BITS)
+        return page.parents[wd & _LAST] if page is not None else _DETACHED
+
+    def inode_pages(self) -> Iterator[array[int]]:
+        """The inodes of all directories, page by page; the table may change between two steps."""
+        for number in sorted(self._pages):
+            page = self._pages.get(number)
+            if page is not None:
+                yield page.inodes
 
     def _known(self) -> Iterator[tuple[int, _Page, int]]:
         for number, page in self._pages.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from shardsync.clock import Clock
 from shardsync.model import ShardState
 from shardsync.watch.events import Fold
+from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.pending import PendingFiles
 from shardsync.watch.scan import Scanner
 from shardsync.watch.territory import Territory
@@ -28,6 +29,7 @@ class Standing:
         territory: Territory,
         pending: PendingFiles,
         fold: Fold,
+        forgetting: Forgetting,
         clock: Clock,
     ) -> None:
         self.state = ShardState.STARTING
@@ -40,6 +42,7 @@ class Standing:
         self._territory = territory
         self._pending = pending
         self._fold = fold
+        self._forgetting = forgetting
         self._clock = clock
 
     @property
@@ -53,9 +56,10 @@ class Standing:
         return bool(self._scanner.found.unwatched or self._territory.apart)
 
     def is_settled(self) -> bool:
-        """Whether no scan is open or wanted."""
+        """Whether no scan is open or wanted, and what the last one did not find is forgotten."""
         return not (
             self._scanner.is_open
+            or self._forgetting.is_open
             or self._territory.catching_up
             or self._territory.mounts_changed
             or self._territory.live_suspects()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
-from operator import itemgetter
 
 from shardsync.clock import Clock
 from shardsync.inotify import Inotify, is_watch_limit
@@ -44,6 +44,7 @@ class Territory:
         self.prefix_came = False
         self.mounts_changed = False
         self.apart: dict[bytes, Task] = {}
+        self._outside: Iterator[list[int]] | None = None
         self._inotify = inotify
         self._table = table
         self._scanner = scanner
@@ -128,26 +129,25 @@ class Territory:
             self._give_up(wd)
         self._find_tops()
 
-    def forget_absent(self, remembered: list[tuple[int, int]]) -> None:
-        """Drop from the Journal's memory what a whole scan did not find.
+    def look_for_outside(self) -> None:
+        """Begin to give up what was moved out of the territory, if anything was."""
+        if self._table.detached and self._outside is None:
+            self._outside = self._table.outside()
 
-        A directory that went while nobody looked may come back to the very
-        place it had, when the Nodes have long deleted it.
-        """
-        inodes = self._table.inodes()
-        here = 0
-        for row in sorted(remembered, key=itemgetter(1)):
-            while here < len(inodes) and inodes[here] < row[1]:
-                here += 1
-            if here == len(inodes) or inodes[here] != row[1]:
-                self.gone.append(row)
+    @property
+    def is_giving_up(self) -> bool:
+        """Whether `give_up_outside` has something to do."""
+        return self._outside is not None
 
-    def give_up_outside(self) -> int:
-        """Give up what was moved out of the territory; returns how many watches that were."""
-        outside = self._table.outside() if self._table.detached else []
-        for wd in outside:
+    def give_up_outside(self) -> None:
+        """Go through 4,096 directories, some ms: a million in one go would fill the queue."""
+        if self._outside is None:
+            return
+        outside = next(self._outside, None)
+        if outside is None:
+            self._outside = None
+        for wd in outside or ():
             self._give_up(wd)
-        return len(outside)
 
     def look_at_suspects(self) -> None:
         """List anew the directories in which a directory may have been missed."""

@@ -23,6 +23,7 @@ from shardsync.watch.catching_up import CatchingUp
 from shardsync.watch.committing import COMMIT_SECONDS, Committing
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.events import Fold, Stamp
+from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Gathered
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.mounts import MountsBelow
@@ -78,6 +79,7 @@ class Watcher:
         territory: Territory,
         ledger: Ledger,
         standing: Standing,
+        forgetting: Forgetting,
         polling: Polling,
         catching_up: CatchingUp,
         root: WatchedRoot,
@@ -101,6 +103,7 @@ class Watcher:
         self._territory = territory
         self._ledger = ledger
         self._standing = standing
+        self._forgetting = forgetting
         self._polling = polling
         self._catching_up = catching_up
         self._root = root
@@ -177,6 +180,7 @@ class Watcher:
         overflowed = self._catching_up.answer_overflow()
         self._mounts.tick()
         self._catching_up.step()
+        self._ledger.gone += self._forgetting.step()
         self._unclosed.tick(now)
         self._look_around(now)
         changes = self._committing.commit_if_due(now)
@@ -265,8 +269,9 @@ class Watcher:
         if self._territory.prefix_came or now - self._last_look >= LOOK_SECONDS:
             self._last_look = now
             self._root.look()
-            if self._standing.drained and not self._fold.unpaired and not self._scanner.is_open:
-                self._territory.give_up_outside()
+            self._territory.look_for_outside()
+        if self._standing.drained and not self._fold.unpaired and not self._scanner.is_open:
+            self._territory.give_up_outside()
         self._polling.poll(now)
         if now - self._last_heartbeat >= HEARTBEAT_SECONDS:
             self._last_heartbeat = now
@@ -305,7 +310,7 @@ class Watcher:
 
     def _wait_seconds(self, timeout: float) -> float:
         standing = self._standing
-        if self._scanner.is_open or not standing.drained or self._polling.wanted:
+        if not standing.drained or self._polling.wanted or self._has_more_to_do():
             return 0.0
         now = self._clock.monotonic()
         waits = [timeout, self._last_look + LOOK_SECONDS - now]
@@ -313,6 +318,11 @@ class Watcher:
         if pending is not None:
             waits.append(pending)
         return max(0.0, min(waits))
+
+    def _has_more_to_do(self) -> bool:
+        """Whether what was begun goes on in the next tick."""
+        giving_up = self._territory.is_giving_up and not self._fold.unpaired
+        return self._scanner.is_open or self._forgetting.is_open or giving_up
 
     def _reason(self, *, clean: bool, first: bool) -> EpochReason:
         if not first:

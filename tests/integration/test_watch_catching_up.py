@@ -329,6 +329,25 @@ def test_a_watcher_killed_after_its_journal_was_replaced_scans_all_anew(
     assert watching.remembered() == {b"", b"a", b"b", b"c", b"d", b"e"}
 
 
+def test_a_watcher_killed_while_it_forgets_has_not_caught_up(watching: Watching) -> None:
+    """What went while it was down is forgotten before the Watermark passes: it may come back."""
+    watching.start()
+    watching.stop()
+    away = watching.folder / "outside/away"
+    os.rename(watching.root / "a/b", away)
+    time.sleep(5.2)  # beyond the margin of a start after a kill
+    watcher = watching.begin()
+    while not watcher._forgetting.is_open:
+        watching.tick()
+    watching.drop()
+    watching.start()
+    watching.stop()
+    watching.changes()
+    os.rename(away, watching.root / "a/b")
+    watching.start()
+    assert ("tree", b"a/b") in watching.seen()
+
+
 def until(watching: Watching, state: ShardState) -> None:
     """Tick until the Watcher is in `state`."""
     assert watching.watcher is not None

@@ -44,13 +44,29 @@ def test_a_rename_moves_all_below_by_one_entry() -> None:
 
 
 def test_a_detached_subtree_has_no_paths_until_it_is_bound_again() -> None:
-    """One mark for a subtree of any size; one linear pass finds what it holds."""
+    """One mark for a subtree of any size; a pass over the pages finds what it holds."""
     table = filled()
     table.detach(2)
     assert (table.path(2), table.path(3), table.path(5000)) == (None, None, b"c")
-    assert sorted(table.outside()) == [2, 3]
+    assert list(table.outside()) == [[2, 3], []]
     table.bind(2, 1, b"back", 200)
-    assert (table.path(3), table.outside(), table.detached) == (b"back/b", [], 0)
+    assert (table.path(3), table.detached) == (b"back/b", 0)
+    assert list(table.outside()) == [[], []]
+
+
+def test_what_lies_below_an_outside_directory_is_found_on_later_pages() -> None:
+    """Each page is judged as it is when its turn comes: what was given up has no path either."""
+    table = filled()
+    table.bind(9000, 5000, b"below", 900)
+    table.bind(9001, 9000, b"deeper", 901)
+    table.detach(5000)
+    given_up = []
+    for page in table.outside():
+        for wd in page:
+            table.forget(wd)
+        given_up += page
+    assert given_up == [5000, 9000, 9001]
+    assert (len(table), table.detached) == (3, 0)
 
 
 def test_a_forgotten_watch_is_free_and_its_page_given_back() -> None:
