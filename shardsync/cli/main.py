@@ -34,6 +34,7 @@ _COMMANDS = {
     "trace": "shardsync.cli.trace:trace",
     "journal": "shardsync.cli.journal:journal",
     "check": "shardsync.cli.check:check",
+    "plan": "shardsync.cli.plan:plan",
     "config": "shardsync.cli.config:config",
     "tune": "shardsync.cli.tune:tune",
     "pause": "shardsync.cli.nodes:pause",

@@ -27,6 +27,7 @@ from shardsync.control.planner import (
     next_generation,
     plan_first,
     promote,
+    purpose,
     replan,
     replanned_loads,
     retire_trees,
@@ -299,8 +300,7 @@ class Coordinator:
         return wanted_shards(self.settings, processors=self._processors)
 
     def _made_for(self) -> str:
-        trees = " ".join(sorted(tree.name for tree in self.settings.trees))
-        return f"{self._wanted()} shards: {trees}"
+        return purpose([tree.name for tree in self.settings.trees], self._wanted())
 
     def _counts(self, trees: Collection[str]) -> Counts:
         """Of those of the Trees whose count is done: good for a minute, for a re-plan may wait."""

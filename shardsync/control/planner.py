@@ -8,7 +8,7 @@ Plan on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shardsync.config.settings import Settings
@@ -43,6 +43,11 @@ def wanted_shards(settings: Settings, *, processors: int) -> int:
     """
     count = processors if settings.shard_count is None else settings.shard_count
     return max(count, len(settings.trees))
+
+
+def purpose(trees: Collection[str], wanted: int) -> str:
+    """What a Plan is made for, as text to compare: `2 shards: main`."""
+    return f"{wanted} shards: {' '.join(sorted(trees))}"
 
 
 def plan_first(

@@ -31,6 +31,11 @@ _NICE = 10
 _PR_SET_PDEATHSIG = 1
 
 
+def quick_count(tree: TreeSettings, clock: Clock) -> Mapping[bytes, int]:
+    """Directories at and below each prefix of a Tree, excluded ones left out. Never raises."""
+    return count_directories(tree.root, clock=clock, excluded=tree_filter(tree))
+
+
 class Survey(Protocol):
     """Directories at and below each prefix of a Tree."""
 
@@ -57,7 +62,7 @@ class DiskSurvey:
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes], float]] = {}
 
     def quick(self, tree: TreeSettings) -> Mapping[bytes, int]:
-        return count_directories(tree.root, clock=self._clock, excluded=tree_filter(tree))
+        return quick_count(tree, self._clock)
 
     def thorough(self, tree: TreeSettings) -> Mapping[bytes, int] | None:
         now = self._clock.monotonic()
