@@ -54,6 +54,11 @@ COOKIE_MASK = CREATE | ATTRIB | MOVED_TO | ONLYDIR
 READ_BYTES = 512 * 1024
 _LONGEST_EVENT = 16 + 256
 _HEADER = struct.Struct("iIII")
+_NO_INSTANCE = (
+    "no inotify instance is left: raise fs.inotify.max_user_instances (shardsync tune --apply),"
+    " or the limit of open files"
+)
+_NO_WATCH = "no inotify watch is left: raise fs.inotify.max_user_watches (shardsync tune --apply)"
 _INIT_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK  # IN_CLOEXEC and IN_NONBLOCK are these
 
 
@@ -93,7 +98,10 @@ class Inotify:
         libc.init()
         descriptor = int(libc.inotify_init())
         if descriptor < 0:
-            _raise(libc.get_errno(), b"inotify_init1")
+            number = libc.get_errno()
+            if number == errno.EMFILE:
+                raise OSError(number, _NO_INSTANCE)
+            _raise(number, b"inotify_init1")
         return cls(libc=libc, descriptor=descriptor)
 
     def add(self, path: bytes, mask: int = TREE_MASK) -> int:
@@ -103,7 +111,10 @@ class Inotify:
         """
         wd: int = self._add_watch(self.fd, path, mask)
         if wd < 0:
-            _raise(ctypes.get_errno(), path)
+            number = ctypes.get_errno()
+            if number == errno.ENOSPC:
+                raise OSError(number, _NO_WATCH, path)
+            _raise(number, path)
         return wd
 
     def remove(self, wd: int) -> bool:

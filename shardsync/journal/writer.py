@@ -12,7 +12,7 @@ import enum
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from shardsync.clock import Clock
@@ -237,6 +237,13 @@ class JournalWriter:
                 " ORDER BY sub_root, inode LIMIT ?",
                 (*after, limit),
             ).fetchall()
+        except sqlite3.Error as error:
+            raise _unusable(self.path, error) from error
+
+    def every_directory(self) -> Iterator[DirectoryRow]:
+        """All that is remembered of directories, as it is read."""
+        try:
+            yield from self._connection.execute("SELECT sub_root, inode, parent, name FROM dirs")
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from error
 

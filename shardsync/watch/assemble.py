@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
 from shardsync.clock import Clock
+from shardsync.errors import StateUnusable
 from shardsync.inotify import COOKIE_MASK, Inotify
 from shardsync.journal.plan import Plan, PlannedShard
 from shardsync.journal.writer import JournalWriter
@@ -25,9 +27,11 @@ from shardsync.watch.mounts import MountsBelow, MountTable
 from shardsync.watch.pending import FileProbe, PendingFiles
 from shardsync.watch.polling import Polling
 from shardsync.watch.prefixes import Prefixes
+from shardsync.watch.recollection import Recollection
 from shardsync.watch.root import WatchedRoot
 from shardsync.watch.scan import Scanner
 from shardsync.watch.standing import Standing
+from shardsync.watch.supply import WatchSupply
 from shardsync.watch.territory import Territory
 from shardsync.watch.unclosed import Unclosed
 from shardsync.watch.watcher import Retention, Watcher
@@ -69,9 +73,8 @@ def open_watcher(
     and StateUnusable.
     """
     journal = open_journal()
-    inotify = Inotify.open()
     folder = os.fsencode(state.cookies)
-    cookie_wd = inotify.add(folder, COOKIE_MASK)
+    inotify, cookie_wd = _watched_cookies(folder, journal)
     table, gathered = DirectoryTable(), Gathered()
     probe = FileProbe(root=root)
     pending = PendingFiles(probe=probe, max_open_seconds=max_open_seconds)
@@ -87,11 +90,13 @@ def open_watcher(
         identify=guard.file_system,
         elders=Elders(state.journal(giver) for giver in shard.takes_from),
     )
+    watches = WatchSupply(inotify=inotify, table=table)
+    recollection = Recollection(memory=ledger)
     scanner = Scanner(
         root=root,
-        watches=inotify,
+        watches=watches,
         table=table,
-        memory=ledger,
+        memory=recollection,
         gathered=gathered,
         excluded=excluded,
         clock=clock,
@@ -99,7 +104,7 @@ def open_watcher(
         identify=guard.file_system,
     )
     territory = Territory(
-        inotify=inotify,
+        watches=watches,
         table=table,
         scanner=scanner,
         gathered=gathered,
@@ -121,7 +126,13 @@ def open_watcher(
         clock=clock,
     )
     polling = Polling(
-        standing=standing, scanner=scanner, territory=territory, clock=clock, log=log
+        standing=standing,
+        scanner=scanner,
+        territory=territory,
+        recollection=recollection,
+        cookies=cookies,
+        clock=clock,
+        log=log,
     )
     catching_up = CatchingUp(
         standing=standing,
@@ -191,3 +202,18 @@ def open_watcher(
         log=log,
         wake_fd=wake_fd,
     )
+
+
+def _watched_cookies(folder: bytes, journal: JournalWriter) -> tuple[Inotify, int]:
+    """The inotify instance, with its first watch. Raises OSError, and `status` says why."""
+    inotify = None
+    try:
+        inotify = Inotify.open()
+        return inotify, inotify.add(folder, COOKIE_MASK)
+    except OSError as error:
+        if inotify is not None:
+            inotify.close()
+        with contextlib.suppress(StateUnusable):
+            journal.commit(progress={"last_error": error.strerror or str(error)})
+        journal.close()
+        raise

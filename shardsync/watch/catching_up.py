@@ -116,6 +116,7 @@ class CatchingUp:
             return
         if self._scanner.is_open:
             self._scanner.step(_STEP_SECONDS)
+        self._territory.spare_watches()
         if self._standing.drained and self._scanner.found.suspects:
             self._territory.look_at_suspects()
             if self._scanner.is_open:
@@ -124,6 +125,7 @@ class CatchingUp:
             self._say_how_far()
             return
         if not self._territory.catching_up:
+            self._polling.forget_gone()
             self._polling.say_coverage()
         elif not self._territory.live_suspects():
             self._done()
@@ -133,7 +135,7 @@ class CatchingUp:
         self._territory.end_catch_up()
         if self._scanner.has_news and not self._standing.has_unwatched:
             self._forgetting.begin()
-        self._scanner.has_news = False
+        self._polling.forget_gone()
         self._scanner.recall({})
         self._log.info(
             "scan.done",

@@ -117,7 +117,7 @@ class Committing:
     def _answerable(self) -> list[str]:
         """Flush cookies read by now, if all that came before them is on its way to the Journal."""
         settled = self._standing.is_settled
-        if not self._cookies.flushes or not settled() or self._polling.wanted:
+        if not self._cookies.flushes or not settled() or not self._polling.covers_flushes():
             return []
         # A prefix that was made anew tells the Shard of its parent, not this one.
         self._territory.check_prefixes()
@@ -128,13 +128,16 @@ class Committing:
 
     def _columns(self) -> dict[str, object]:
         self._standing.watermark_us = self._standing.safe_us()
+        if self._standing.is_settled() and not self._standing.has_unwatched:
+            # Should watches run out in a moment, that is how far back the first poll looks.
+            self._standing.polled_us = self._standing.watermark_us
         self._ledger.state = self._standing.state
         columns: dict[str, object] = {
             "state": self._standing.state.value,
             "scanned": int(self._catching_up.remembers),
             "watermark_us": self._standing.watermark_us,
             "scan_done": self._scanner.done,
-            "polled_directories": self._scanner.polled if self._standing.has_unwatched else 0,
+            "polled_directories": self._polling.directories,
         }
         if self._must_save_mounts:
             # With the Changes that tell of them, so that a crash before finds them again.

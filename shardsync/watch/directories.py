@@ -7,6 +7,7 @@ of a subtree changes one entry, for children know their parent, not their path.
 
 from __future__ import annotations
 
+import heapq
 from array import array
 from collections.abc import Iterator
 
@@ -164,6 +165,18 @@ class DirectoryTable:
             for wd, page, i in self._known()
             if page.parents[i] == parent and page.name(i) == name
         ]
+
+    def last_leaves(self, count: int, *, but: set[int]) -> list[int]:
+        """At most `count` of the newest watches that no known directory lies below, nor is `but`.
+
+        Never one of a directory whose name is its whole path.
+        """
+        some = 64 * count  # of a deep chain only the lowest is a leaf
+        newest = {wd for wd, page, i in self._known() if page.parents[i] > _FREE} - but
+        newest = set(heapq.nlargest(some, newest))
+        for _, page, i in self._known():
+            newest.discard(page.parents[i])
+        return heapq.nlargest(count, newest)
 
     def begin_round(self) -> None:
         """From now on `is_seen` asks whether a directory was bound since this call."""

@@ -7,7 +7,7 @@ it is, and a catch-up finds the changes again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
@@ -138,6 +138,13 @@ class Ledger:
         except StateUnusable as error:
             self._refused(error)
             return []
+
+    def every_directory(self) -> Iterator[DirectoryRow]:
+        """As JournalWriter's; no more where it cannot be read."""
+        try:
+            yield from self.journal.every_directory()
+        except StateUnusable as error:
+            self._refused(error)
 
     def sub_root(self, path: bytes, identity: str) -> int:
         """As JournalWriter's; 0, which no sub-root has, where it cannot be asked."""

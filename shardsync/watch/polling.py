@@ -7,7 +7,9 @@ from dataclasses import replace
 from shardsync.clock import Clock
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import ShardState
+from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import TOP
+from shardsync.watch.recollection import Recollection
 from shardsync.watch.scan import Scanner, Task
 from shardsync.watch.standing import Standing
 from shardsync.watch.territory import Territory
@@ -20,7 +22,10 @@ _REFUSED_SECONDS = 3600.0
 
 
 class Polling:
-    """Scans what has no watch each POLL_SECONDS, and at once where it is `wanted`."""
+    """Scans what has no watch each POLL_SECONDS, and at once where it is `wanted`.
+
+    `directories`: how many have no watch, as the newest pass counted.
+    """
 
     def __init__(
         self,
@@ -28,14 +33,20 @@ class Polling:
         standing: Standing,
         scanner: Scanner,
         territory: Territory,
+        recollection: Recollection,
+        cookies: Cookies,
         clock: Clock,
         log: Log,
     ) -> None:
+        self.directories = 0
         self.wanted = False
         self.last = 0.0
         self._standing = standing
         self._scanner = scanner
         self._territory = territory
+        self._recollection = recollection
+        self._cookies = cookies
+        self._covered: set[str] = set()
         self._clock = clock
         self._log = log
         self._refused_said = ChangeOnly(clock=clock, repeat_seconds=_REFUSED_SECONDS)
@@ -55,15 +66,35 @@ class Polling:
         self._standing.polled_us = self._clock.wall_us()
         self.wanted = False
         self.last = now
+        self._covered = set(self._cookies.flushes)
         self._scanner.polled = 0
+        self._territory.take_watches()
         tasks = [*unwatched.values(), *(task for task, _ in refused.values()), *apart.values()]
         unwatched.clear()
         refused.clear()
         for task in tasks:
             self._again(task, since)
 
+    def covers_flushes(self) -> bool:
+        """Whether the unwatched was looked at since the flushes were touched; else it is soon.
+
+        To be asked when no scan is open.
+        """
+        if self._standing.has_unwatched and not self._covered.issuperset(self._cookies.flushes):
+            self.wanted = True
+            return False
+        return True
+
+    def forget_gone(self) -> None:
+        """After a pass over directories without watches: forget what is no longer where it was."""
+        if self._scanner.has_news and self._standing.has_unwatched:
+            self._territory.gone += self._recollection.take_gone(self._scanner.absolute)
+        self._scanner.has_news = False
+        self._recollection.begin()
+
     def say_coverage(self) -> None:
         """Following where all is watched, polling where watches ran out."""
+        self.directories = self._scanner.polled if self._standing.has_unwatched else 0
         unwatched = bool(self._scanner.found.unwatched)
         is_whole = not self._standing.has_unwatched
         state = ShardState.FOLLOWING if is_whole else ShardState.POLLING
@@ -73,8 +104,9 @@ class Polling:
         if unwatched:
             self._log.warning(
                 "watches.exhausted",
-                polled=self._scanner.polled,
-                remedy="raise fs.inotify.max_user_watches",
+                polled=self.directories,
+                every_seconds=POLL_SECONDS,
+                remedy="raise fs.inotify.max_user_watches: shardsync tune --apply",
             )
 
     def _again(self, task: Task, since_us: int) -> None:
@@ -90,6 +122,7 @@ class Polling:
             whole=True,
             everything=False,
             explained_until_us=0,
+            only_directories=False,
             watched=path not in self._territory.apart,
         )
         self._scanner.begin(replace(task, path=path, rule=rule))

@@ -167,6 +167,11 @@ class Scanner:
         """Whether something is left to scan."""
         return bool(self._tasks or self._frames or self._deep)
 
+    def busy(self) -> set[int]:
+        """Watches of the directories in which something is still to be scanned."""
+        parents = {task.parent for task in (*self._tasks, *self._deep)}
+        return parents | {frame[1] for frame in self._frames}
+
     def begin(self, task: Task) -> None:
         """Scan this directory too; it comes before what was asked for earlier."""
         self._tasks.append(task)

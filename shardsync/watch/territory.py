@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from shardsync.clock import Clock
-from shardsync.inotify import Inotify, is_watch_limit
+from shardsync.inotify import is_watch_limit
 from shardsync.journal.plan import covers
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.scan import COARSE_US, Rule, Scanner, Task
+from shardsync.watch.supply import FREE_WATCHES, WatchSupply
 
 
 class Territory:
@@ -30,7 +31,7 @@ class Territory:
     def __init__(
         self,
         *,
-        inotify: Inotify,
+        watches: WatchSupply,
         table: DirectoryTable,
         scanner: Scanner,
         gathered: Gathered,
@@ -45,7 +46,7 @@ class Territory:
         self.mounts_changed = False
         self.apart: dict[bytes, Task] = {}
         self._outside: Iterator[list[int]] | None = None
-        self._inotify = inotify
+        self._watches = watches
         self._table = table
         self._scanner = scanner
         self._gathered = gathered
@@ -109,6 +110,7 @@ class Territory:
 
     def begin_catch_up(self, rule: Rule) -> None:
         """Scan all prefixes anew, binding every watch anew."""
+        self.take_watches()
         self._scanner.abandon()
         self._scanner.found.suspects.clear()
         self._scanner.found.unwatched.clear()
@@ -148,6 +150,39 @@ class Territory:
             self._outside = None
         for wd in outside or ():
             self._give_up(wd)
+
+    def spare_watches(self) -> None:
+        """Once watches ran out: give FREE_WATCHES of ours back, and poll those directories too.
+
+        What they told of and was not read yet, a poll finds: it looks at what
+        changed since the pass before began, and the Watermark waits for it.
+        """
+        found = self._scanner.found
+        if not found.unwatched or self._watches.is_exhausted:
+            return
+        self._watches.exhaust()
+        above = {task.parent for task in found.unwatched.values()}
+        above |= {task.parent for task, _ in found.refused.values()}
+        busy = above | self._scanner.busy() | found.suspects
+        for wd in self._table.last_leaves(FREE_WATCHES, but=busy):
+            path, binding = self._table.path(wd), self._table.binding(wd)
+            if path is None or binding is None:
+                continue
+            device = self._device(path)
+            rule = replace(self._rule(device=device, everything=False), whole=True)
+            parent, name = binding
+            found.unwatched[path] = Task(parent, self._table.inode(parent), name, path, rule)
+            self._scanner.polled += 1
+            self._watches.remove(wd)
+            self._table.forget(wd)  # remembered all the same: it is where it was
+
+    def _device(self, path: bytes) -> int:
+        found = look_at(self._scanner.absolute(path))
+        return found.st_dev if found is not None else 0
+
+    def take_watches(self) -> None:
+        """Try to watch all from now on, until watches run out again."""
+        self._watches.renew()
 
     def look_at_suspects(self) -> None:
         """List anew the directories in which a directory may have been missed."""
@@ -277,24 +312,24 @@ class Territory:
     def _watch_of(self, path: bytes) -> int:
         """The watch of a directory that is watched at this path, else 0."""
         try:
-            wd = self._inotify.add(self._scanner.absolute(path))
+            wd = self._watches.add(self._scanner.absolute(path))
         except OSError:
             return 0
         if self._table.path(wd) == path:
             return wd
         if not self._table.knows(wd):
-            self._inotify.remove(wd)
+            self._watches.remove(wd)
         return 0
 
     def _drop(self, prefix: bytes) -> None:
         try:
-            wd = self._inotify.add(self._scanner.absolute(prefix))
+            wd = self._watches.add(self._scanner.absolute(prefix))
         except OSError:
             return
         if self._table.knows(wd):
             self._leave(wd)
         else:
-            self._inotify.remove(wd)
+            self._watches.remove(wd)
 
     def _take_over(self, prefix: bytes) -> None:
         folder, _, name = prefix.rpartition(b"/")
@@ -312,19 +347,19 @@ class Territory:
         """The watch of a prefix, if it has one: adding it again tells the number."""
         absolute = self._scanner.absolute(prefix)
         try:
-            wd = self._inotify.add(absolute)
+            wd = self._watches.add(absolute)
         except OSError:
             return 0
         if self._table.binding(wd) == (TOP, prefix):
             return wd
         if not self._table.knows(wd):
-            self._inotify.remove(wd)
+            self._watches.remove(wd)
         return 0
 
     def _settle(self, task: Task, *, created: bool) -> None:
         """Bind or scan the directory that is at the task's path now."""
         try:
-            wd = self._inotify.add(self._scanner.absolute(task.path))
+            wd = self._watches.add(self._scanner.absolute(task.path))
         except OSError as error:
             self._not_watched(task, error)
             return
@@ -359,7 +394,7 @@ class Territory:
 
     def _settle_missed(self, task: Task) -> None:
         try:
-            known = self._table.binding(self._inotify.add(self._scanner.absolute(task.path)))
+            known = self._table.binding(self._watches.add(self._scanner.absolute(task.path)))
         except OSError as error:
             self._not_watched(task, error)
             return
@@ -406,7 +441,7 @@ class Territory:
         self._table.detach(wd)
 
     def _give_up(self, wd: int) -> None:
-        self._inotify.remove(wd)
+        self._watches.remove(wd)
         self._forget(wd)
 
     def _forget(self, wd: int) -> None:

@@ -260,8 +260,6 @@ class Watcher:
             if touched_us is not None:
                 self._standing.drained_us = max(self._standing.drained_us, touched_us)
         self._fold.cookies.clear()
-        if self._cookies.flushes and self._standing.has_unwatched:
-            self._polling.wanted = True
 
     # Once in a while.
 

@@ -67,7 +67,7 @@ def test_a_directory_is_not_lost_when_one_above_it_is_renamed_before_its_own_eve
     watching.seen()
     assert watching.watcher is not None
     territory = watching.watcher._territory
-    moved = territory._inotify.add(os.fsencode(watching.root / "a/c"))
+    moved = territory._watches.add(os.fsencode(watching.root / "a/c"))
     os.rename(watching.root / "a", watching.root / "d")
     territory.directory_moved(moved)
     watching.seen()

@@ -7,8 +7,6 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from shardsync.journal.plan import Plan, PlanState, write_plan
-from shardsync.journal.reader import JournalReader
-from shardsync.layout import StateDirectory
 from shardsync.model import ShardState
 from shardsync.watch.assemble import prefixes_of
 from shardsync.watch.polling import POLL_SECONDS
+from tests.support.slots import Programs
 from tests.support.watching import Watching, planned
 
 ALL = planned(0, (b"",))
@@ -194,6 +191,31 @@ class Limit:
         return wd
 
 
+def test_a_flush_touched_before_watches_ran_out_waits_for_a_poll(tmp_path: Path) -> None:
+    """The scan that was open may have passed a directory without a watch before it changed."""
+    watching = Watching(tmp_path)
+    for number in range(3000):
+        (watching.root / f"d{number}").mkdir(parents=True)
+    time.sleep(0.15)
+    watcher = watching.begin()
+    watcher._inotify._add_watch = Limit(real=watcher._inotify._add_watch, left=2)  # type: ignore[assignment]
+    for _ in range(1000):
+        if watcher._scanner.polled > 1000:
+            break
+        watching.tick(0)
+    assert watcher._scanner.is_open
+    for number in range(3000):
+        (watching.root / f"d{number}/f").write_text("x")
+    watching.touch("flush-1")
+    watching.quiet()
+    changes = watching.changes()
+    answered = watching.cookies()["flush-1"]
+    assert {b"d%d/f" % n for n in range(3000)} <= {
+        c.path for c in changes if c.position <= answered
+    }
+    watching.close()
+
+
 def test_what_cannot_be_watched_is_polled_until_it_can(tmp_path: Path) -> None:
     """Counted, found by the next poll, at once for a flush, and healed when watches are back."""
     watching = Watching(tmp_path)
@@ -215,6 +237,13 @@ def test_what_cannot_be_watched_is_polled_until_it_can(tmp_path: Path) -> None:
     watching.quiet()
     assert {b"d%d/e/f" % number for number in range(10)} <= watching.paths()
     assert "flush-poll" in watching.cookies()
+    # Gone when one poll looks, back at its old place when the next one does.
+    os.rename(watching.root / "d9/e", tmp_path / "away")
+    watcher._polling.last = -POLL_SECONDS
+    assert ("listing", b"d9") in watching.seen()
+    os.rename(tmp_path / "away", watching.root / "d9/e")
+    watcher._polling.last = -POLL_SECONDS
+    assert ("tree", b"d9/e") in watching.seen()
     limit.left = 100
     watcher._polling.last = -POLL_SECONDS
     watching.quiet()
@@ -225,64 +254,6 @@ def test_what_cannot_be_watched_is_polled_until_it_can(tmp_path: Path) -> None:
         (watching.root / f"d{number}/e/g").write_text("x")
     assert watching.paths() == {b"d%d/e/g" % number for number in range(10)}
     watching.close()
-
-
-class Programs:
-    """Real slots, as supervisord would start them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.state = StateDirectory(folder / "state")
-        self.settings = folder / "shardsync.toml"
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def prepare(self) -> None:
-        (self.folder / "tree/a").mkdir(parents=True)
-        (self.folder / "node").mkdir()
-        self.state.make()
-        self.settings.write_text(
-            f'[tree]\nroot = "{self.folder}/tree"\n[state]\ndir = "{self.state.path}"\n'
-            f'[[node]]\nname = "n"\ntarget = "{self.folder}/node"\n'
-        )
-
-    def start(self, slot: int) -> subprocess.Popen[bytes]:
-        with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "shardsync.watch.slot", "--state", str(self.state.path),
-                    "--settings", str(self.settings), "--slot", f"{slot:02d}",
-                ],
-                stderr=log,
-            )  # fmt: skip
-        self._running.append(process)
-        return process
-
-    def log_has(self, text: str) -> None:
-        self._until(lambda: text in (self.folder / "log").read_text(), text)
-
-    def journaled(self, path: bytes) -> None:
-        self._until(lambda: path in self._paths(), str(path))
-
-    def end(self) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait(10)
-
-    def _paths(self) -> set[bytes]:
-        journal = self.state.journal("main-00")
-        if not journal.exists():
-            return set()
-        reader = JournalReader(journal)
-        try:
-            return {change.path for change in reader.read(after=0, limit=1000)}
-        finally:
-            reader.close()
-
-    def _until(self, holds: object, what: str) -> None:
-        deadline = time.monotonic() + 30
-        while not holds():  # type: ignore[operator]
-            assert time.monotonic() < deadline, (what, (self.folder / "log").read_text())
-            time.sleep(0.05)
 
 
 @pytest.fixture
