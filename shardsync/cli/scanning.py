@@ -125,3 +125,7 @@ def tell_outcome(status: Status, *, seconds: float) -> None:
     else:
         directories = counted(figures.done, "directory", "directories")
         say(f"watching {directories} after {human_duration(seconds)}")
+        polled = sum(shard.polled_directories or 0 for shard in status.shards)
+        if polled:
+            more = counted(polled, "directory", "directories")
+            tell(f"{more} more without a watch, polled instead: see `shardsync check`")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shardsync.cli.live import Spoken
+from shardsync.control.processes import end, find
 from shardsync.journal.writer import JournalWriter
+from shardsync.layout import StateDirectory
 from shardsync.model import NodeState, ShardState
 from shardsync.observe.liveness import Liveness
 from shardsync.observe.reader import StatusReader
 from tests.support.clock import FakeClock
 from tests.support.instance import HandMade
+from tests.support.instances import Instance, instance
 from tests.support.terminal import Terminal, terminal
 
 KEY = ("main", "web1")
@@ -42,6 +46,15 @@ def made(tmp_path: Path) -> Iterator[HandMade]:
     instance.make()
     yield instance
     instance.close()
+
+
+@pytest.fixture(name="instance")
+def real_instance() -> Iterator[Instance]:
+    # Not tmp_path: the state directory must leave room for a unix socket.
+    with tempfile.TemporaryDirectory(prefix="ss-") as name, instance(Path(name), shards=1) as real:
+        yield real
+        for path in Path(name).glob("home/shardsync/mirror-*"):
+            end(find(StateDirectory(path=path)), StateDirectory(path=path), term_seconds=5)
 
 
 def scanning(made: HandMade, done: int = 430_000) -> JournalWriter:
@@ -121,6 +134,64 @@ def test_a_shard_that_does_not_come_to_watch_is_named(made: HandMade) -> None:
         assert "shard main-00 is halted" in shown.text()
 
 
+def test_what_is_polled_is_told_at_the_end(made: HandMade) -> None:
+    """With the way to find out why."""
+    journal = scanning(made)
+    polling = {"state": ShardState.POLLING, "directories": 500, "polled_directories": 1500}
+    journal.commit([], progress=polling)
+    for shown in on_a_terminal(made, *AFTER_UP):
+        assert shown.end() == 0
+        assert "watching 500 directories after " in shown.text()
+        assert "1,500 directories more without a watch, polled instead" in shown.text()
+
+
+def test_top_and_mirror_show_the_pace_too(made: HandMade) -> None:
+    """Directories a second, and how long it will take; the bar goes when the scan is over."""
+    journal = scanning(made, done=100_000)
+    for shown in on_a_terminal(made, *MAIN, "top"):
+        shown.wait_for("10%  100,000 of 1,000,000 directories")
+        go_on(journal, 900_000)
+        text = shown.wait_for("90%  900,000 of 1,000,000 directories, ")
+        text = shown.wait_for("/s, ")
+        assert " left" in text
+        go_on(journal, 1_000_000, ShardState.FOLLOWING)
+        shown.wait_for("following")
+        shown.interrupt()
+        assert shown.end() == 130
+
+
+def test_a_real_up_on_a_terminal_ends_when_all_is_watched(instance: Instance) -> None:
+    """And elsewhere it returns at once, without a word of it."""
+    for number in range(20):
+        (instance.root / f"d{number}").mkdir()
+    argv = [sys.executable, *MAIN, "up", "--config", str(instance.config)]
+    with terminal(argv, cwd=instance.folder, env=environment()) as shown:
+        assert shown.end(seconds=60) == 0
+        assert "watching 21 directories after " in shown.text()
+    instance.lifecycle().down()
+    done = subprocess.run(argv, env=environment(), capture_output=True, timeout=60, check=True)
+    assert b"watching" not in done.stdout + done.stderr
+    instance.lifecycle().down()
+    with terminal([*argv, "--no-wait"], cwd=instance.folder, env=environment()) as shown:
+        assert shown.end(seconds=60) == 0
+        assert "watching" not in shown.text()
+
+
+def test_a_real_mirror_on_a_terminal(instance: Instance, tmp_path: Path) -> None:
+    """The live table until Ctrl-C; `--once` ends by itself."""
+    (instance.root / "page").write_text("x")
+    env = {**environment(), "XDG_STATE_HOME": str(instance.folder / "home")}
+    argv = [sys.executable, *MAIN, "mirror", str(instance.root), str(instance.node)]
+    with terminal([*argv, "--once"], cwd=instance.folder, env=env) as shown:
+        assert shown.end(seconds=90) == 0
+        assert "up to date after " in shown.text()
+    with terminal(argv, cwd=instance.folder, env=env) as shown:
+        shown.wait_for("following", seconds=90)
+        shown.interrupt()
+        assert shown.end(seconds=90) == 0
+        assert "the next run goes on from there" in shown.text()
+
+
 def test_status_shows_a_bar_for_each_scan_and_bootstrap(made: HandMade) -> None:
     """On a terminal."""
     scanning(made)
@@ -144,6 +215,12 @@ def test_status_says_it_in_a_line_elsewhere(made: HandMade) -> None:
     assert "node main/web1 bootstrapping 50% lag=" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     assert "━" not in done.stdout
+
+
+def test_an_estimate_that_was_too_low_never_says_done(made: HandMade) -> None:
+    """An open scan is at most at 99%: `up`, and who reads the metric, wait for its end."""
+    go_on(scanning(made), 2_000_000)
+    assert "shard main-00 scanning 99% " in elsewhere(made, *MAIN, "status").stdout
 
 
 def test_a_watcher_that_has_not_written_yet_is_starting(made: HandMade) -> None:
