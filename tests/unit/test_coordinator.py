@@ -10,9 +10,10 @@ from shardsync.control.balance import Pace, Scales
 from shardsync.control.coordinator import Coordinator, Tick
 from shardsync.errors import StateUnusable
 from shardsync.journal.plan import PlanState, read_plan
+from shardsync.journal.progress import Progress
 from shardsync.layout import StateDirectory
 from shardsync.log import Log
-from shardsync.model import ShardId
+from shardsync.model import ShardId, ShardState
 from tests.support.clock import FakeClock
 from tests.support.control import FakeJournals, FakeSlots, FakeSurvey, flat_counts, settings
 
@@ -160,6 +161,96 @@ def test_another_root_means_new_journals(bench: Bench) -> None:
     assert names(tick, PlanState.ACTIVE) == ["main-02", "main-03"]
     assert names(tick, PlanState.RETIRED) == ["main-00", "main-01"]
     assert {shard.made_by.value for shard in tick.plan.observing()} == {"first"}
+
+
+def grow(bench: Bench, folders: int = 8) -> dict[str, int]:
+    """All of the Tree, which was empty when it was planned, lies with one Shard now."""
+    bench.survey.counts = {b"": 1}
+    bench.settle(bench.coordinator())
+    bench.survey.counts = flat_counts(folders, each=20_000)
+    figures = {"main-00": bench.survey.counts[b""]}
+    bench.journals.follow(ShardId("main-00"), directories=figures)
+    return figures
+
+
+def test_a_shard_that_outgrew_the_others_is_split_while_it_goes_on(bench: Bench) -> None:
+    """After ten seconds, from a thorough count; only what is too much moves, to a new Shard."""
+    grow(bench)
+    coordinator = bench.coordinator()
+    bench.survey.patience = 2
+    assert not coordinator.tick().is_new
+    bench.clock.advance(11)
+    waits = [coordinator.tick() for _ in range(2)]
+    assert [(w.is_new, w.waiting[0].reason) for w in waits] == [
+        (False, "counting directories")
+    ] * 2
+    moving = coordinator.tick()
+    assert names(moving, PlanState.ACTIVE) == ["main-00"]
+    assert names(moving, PlanState.NEW) == ["main-01"]
+    assert moving.plan.observing()[1].directories == 80_000
+    done = bench.settle(coordinator)
+    assert names(done, PlanState.ACTIVE) == ["main-00", "main-01"]
+
+
+def test_a_split_is_followed_by_ten_minutes_of_rest(bench: Bench) -> None:
+    """Also in the next Coordinator's life."""
+    grow(bench)
+    coordinator = bench.coordinator()
+    coordinator.tick()
+    bench.clock.advance(11)
+    new = bench.settle(coordinator).plan.observing()[1]
+    lopsided = {"main-00": 10_000, "main-01": 160_000}
+    grown = dict.fromkeys(new.prefixes, 40_000)
+    bench.survey.counts = {b"": 10_000 + sum(grown.values()), **grown}
+    later = bench.coordinator()
+    moves = []
+    for _ in range(13):
+        bench.journals.follow(*map(ShardId, lopsided), directories=lopsided)
+        moves.append(later.tick().is_new)
+        bench.clock.advance(50)
+    assert moves == [False] * 12 + [True]
+
+
+def test_a_tree_that_cannot_be_split_is_not_counted_again_and_again(bench: Bench) -> None:
+    """One count, then ten minutes of rest."""
+    grow(bench)
+    bench.survey.counts = {b"": 160_001}
+    coordinator = bench.coordinator()
+    for _ in range(60):
+        assert not coordinator.tick().is_new
+        bench.clock.advance(5)
+    assert bench.survey.asked == 1
+
+
+def test_no_split_while_a_watcher_does_not_follow(bench: Bench) -> None:
+    """Its figures would be those of half a scan."""
+    grow(bench)
+    bench.journals.reports[ShardId("main-00")] = Progress(
+        state=ShardState.SCANNING, watermark_us=5, directories=10**6, pid=1
+    )
+    coordinator = bench.coordinator()
+    for _ in range(10):
+        assert not coordinator.tick().is_new
+        bench.clock.advance(5)
+
+
+def test_a_plan_removed_while_running_is_put_back(bench: Bench) -> None:
+    """The same Plan, so that nobody stops; a new Coordinator can only plan anew."""
+    coordinator = bench.coordinator()
+    before = bench.settle(coordinator).plan
+    bench.state.plan.unlink()
+    assert coordinator.tick().plan == before
+    assert read_plan(bench.state.plan) == before
+
+
+def test_a_plan_lost_while_stopped_is_made_anew_and_told(bench: Bench) -> None:
+    """Its number is one that no Watcher was told of: else they would stay with the old one."""
+    bench.settle(bench.coordinator())
+    bench.state.plan.unlink()
+    tick = bench.coordinator().tick()
+    assert names(tick, PlanState.ACTIVE) == ["main-02", "main-03"]
+    assert tick.plan.generation == 2
+    assert [path.name for path in bench.state.cookies.iterdir()] == ["plan-2"]
 
 
 def test_a_retired_journal_goes_when_nobody_needs_it(bench: Bench) -> None:
