@@ -35,7 +35,7 @@ from shardsync.control.planner import (
 )
 from shardsync.control.survey import Survey
 from shardsync.errors import NotRunning, ShardsyncError, StateUnusable
-from shardsync.journal.plan import Plan, PlanState, read_plan, write_plan
+from shardsync.journal.plan import Plan, PlanState, plan_mark, read_plan, write_plan
 from shardsync.journal.progress import Progress
 from shardsync.journal.writer import new_journal_id, set_aside
 from shardsync.layout import StateDirectory
@@ -127,6 +127,7 @@ class Coordinator:
         self._trouble = ChangeOnly(clock=clock)
         self._counted: dict[str, tuple[float, Mapping[bytes, int]]] = {}
         self._plan = Plan()
+        self._mark: tuple[int, int, int] | None = None
         self._pruned_at: float | None = None
         self._life = ""
 
@@ -144,7 +145,6 @@ class Coordinator:
         last = self._read_plan()
         step = self._next(last)
         plan = last if step.plan == last else self._write(last, step.plan)
-        self._plan = plan
         if step.settles:
             # After the Plan: killed in between, the next tick counts once more.
             self._remember(made_for=self._made_for())
@@ -162,6 +162,10 @@ class Coordinator:
         )
 
     def _read_plan(self) -> Plan:
+        mark = plan_mark(self._state.plan)
+        if mark is not None and mark == self._mark:
+            return self._plan
+        self._mark = None
         try:
             found = read_plan(self._state.plan)
         except StateUnusable as error:
@@ -171,13 +175,15 @@ class Coordinator:
             # Nodes answer the Journals of a Plan made anew with a reconcile: slow, and right.
             aside = set_aside(self._state.plan, self._clock)
             self._log.error("plan.unreadable", error=error, kept_as=aside)
-            return self._no_plan()
-        if found is None and self._plan.generation:
-            # Somebody removed it: the Watchers go by it still, and so do the Cursors.
+            found = None
+        if found is None and self._plan.shards:
+            # Somebody removed or spoilt it: the Watchers go by it still, and so do the Cursors.
             self._log.warning("plan.lost", file=self._state.plan, generation=self._plan.generation)
             write_plan(self._state.plan, self._plan)
             return self._plan
-        return found or self._no_plan()
+        self._plan = found or self._no_plan()
+        self._mark = mark
+        return self._plan
 
     def _no_plan(self) -> Plan:
         """Its successor must have a generation that no Watcher was told of yet."""
@@ -326,6 +332,7 @@ class Coordinator:
         for shard in made:
             self._journals.create(shard)
         write_plan(self._state.plan, plan)
+        self._plan = plan
         self._log.info(
             "plan.written",
             generation=plan.generation,

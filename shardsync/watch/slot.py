@@ -18,7 +18,7 @@ from pathlib import Path
 from shardsync.clock import SystemClock
 from shardsync.errors import AlreadyRunning, ShardsyncError, StateUnusable
 from shardsync.journal.locks import FileLock
-from shardsync.journal.plan import Plan, PlannedShard, read_plan
+from shardsync.journal.plan import Plan, PlannedShard, plan_mark, read_plan
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log, start_logging
 
@@ -69,6 +69,7 @@ class Slot:
         self._stop = stop
         self._log = log
         self._said = ChangeOnly(clock=SystemClock(), repeat_seconds=3600.0)
+        self._free_in: tuple[int, int, int] | None = None
 
     def run(self) -> None:
         """Observe whatever Shard the Plan puts here, until told to stop."""
@@ -100,6 +101,10 @@ class Slot:
             )  # fmt: skip
 
     def _assignment(self) -> tuple[Plan, PlannedShard | None]:
+        # Before it is read: one that comes in between is read the next time.
+        mark = plan_mark(self._state.plan)
+        if mark is not None and mark == self._free_in:
+            return Plan(), None
         try:
             plan = read_plan(self._state.plan)
         except StateUnusable as error:
@@ -108,7 +113,9 @@ class Slot:
             return Plan(), None
         if plan is None:
             return Plan(), None
-        return plan, plan.in_slot(self._number)
+        shard = plan.in_slot(self._number)
+        self._free_in = mark if shard is None else None
+        return plan, shard
 
     def _lock(self, name: str, *, once: bool = False) -> FileLock | None:
         """The lock, waited for (a second copy must not end in FATAL); None when told to stop."""
