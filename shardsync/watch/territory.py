@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from shardsync.clock import Clock
@@ -45,6 +45,9 @@ class Territory:
         self.prefix_came = False
         self.mounts_changed = False
         self.apart: dict[bytes, Task] = {}
+        # Directories above prefixes: what they were like when all prefixes were looked at last.
+        self._by_folder: dict[bytes | None, list[bytes]] | None = None
+        self._seen: dict[bytes, tuple[tuple[int, int, int], list[bytes]]] = {}
         self._outside: Iterator[list[int]] | None = None
         self._watches = watches
         self._table = table
@@ -73,11 +76,12 @@ class Territory:
         """
         if not self._table.knows(wd):
             return
+        parent, name = self._table.binding(wd) or (0, b"")
         self._forget(wd)
-        for prefix, top in self.tops.items():
-            if top == wd:
-                self.tops[prefix] = 0
-                self.prefix_came = True  # to be looked at now, not in a second
+        if parent == TOP and self.tops.get(name) == wd:
+            self.tops[name] = 0
+            self._seen.clear()
+            self.prefix_came = True  # to be looked at now, not in a second
 
     def directory_moved(self, wd: int) -> None:
         path = self._table.path(wd)
@@ -111,6 +115,7 @@ class Territory:
     def begin_catch_up(self, rule: Rule) -> None:
         """Scan all prefixes anew, binding every watch anew."""
         self.take_watches()
+        self._seen.clear()
         self._scanner.abandon()
         self._scanner.found.suspects.clear()
         self._scanner.found.unwatched.clear()
@@ -129,7 +134,8 @@ class Territory:
         self.catching_up = False
         for wd in self._table.unseen():
             self._give_up(wd)
-        self._find_tops()
+        self._seen.clear()
+        self._find_tops(self.tops)
 
     def look_for_outside(self) -> None:
         """Begin to give up what was moved out of the territory, if anything was."""
@@ -213,8 +219,45 @@ class Territory:
         """
         missing = []
         self.prefix_came = False
-        self._find_tops()
-        for prefix, top in self.tops.items():
+        for folder, prefixes in self._folders().items():
+            mark = None if folder is None else self._mark(folder)
+            seen = None if folder is None else self._seen.get(folder)
+            if mark is None or seen is None or seen[0] != mark:
+                gone = self._check_prefixes(prefixes)
+                if folder is not None and mark is not None and self._all_stand(prefixes, gone):
+                    self._seen[folder] = mark, gone
+            else:
+                gone = seen[1]
+            missing += gone
+        return missing
+
+    def _folders(self) -> dict[bytes | None, list[bytes]]:
+        """Prefixes by the directory above them; the root by none."""
+        if self._by_folder is None:
+            self._by_folder = {}
+            for prefix in self.tops:
+                folder = prefix.rpartition(b"/")[0] if prefix else None
+                self._by_folder.setdefault(folder, []).append(prefix)
+        return self._by_folder
+
+    def _mark(self, folder: bytes) -> tuple[int, int, int] | None:
+        """Changes whenever a prefix below is removed, made or replaced; None while it is young.
+
+        One look a second instead of one for each of 100,000 prefixes.
+        """
+        found = look_at(self._scanner.absolute(folder))
+        if found is None or self._clock.wall_us() - found.st_ctime_ns // 1000 < COARSE_US:
+            return None
+        return found.st_dev, found.st_ino, found.st_ctime_ns
+
+    def _all_stand(self, prefixes: list[bytes], missing: list[bytes]) -> bool:
+        return sum(not self.tops[prefix] for prefix in prefixes) == len(missing)
+
+    def _check_prefixes(self, prefixes: list[bytes]) -> list[bytes]:
+        missing = []
+        self._find_tops(prefixes)
+        for prefix in prefixes:
+            top = self.tops[prefix]
             found = look_at(self._scanner.absolute(prefix))
             if found is not None and top and found.st_ino == self._table.inode(top):
                 continue
@@ -244,6 +287,8 @@ class Territory:
         for prefix in (old.foreign | old.mine) - prefixes.foreign - prefixes.mine:
             if prefixes.owns(prefix):
                 self._take_over(prefix)
+        self._by_folder = None
+        self._seen.clear()
 
     @property
     def doubles(self) -> frozenset[bytes]:
@@ -267,6 +312,7 @@ class Territory:
                 self._leave_top(prefix, top)
                 self.tops[prefix] = 0
                 self.prefix_came = True
+        self._seen.clear()
         if not self.journal_mount(point):
             return
         folder, _, name = point.rpartition(b"/")
@@ -338,8 +384,9 @@ class Territory:
             self._gathered.tree(prefix)
             self.directory_came(wd, name, moved=True, origin=None)
 
-    def _find_tops(self) -> None:
-        for prefix, top in self.tops.items():
+    def _find_tops(self, prefixes: Iterable[bytes]) -> None:
+        for prefix in prefixes:
+            top = self.tops[prefix]
             if not top or not self._table.knows(top):
                 self.tops[prefix] = self._top(prefix)
 
