@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.output import Meter, counted, say, tell
+from shardsync.escape import printable_text
 from shardsync.model import ShardState
 from shardsync.observe.status import ShardStatus, Status
 from shardsync.units import human_duration
@@ -92,7 +93,10 @@ class ScanWatch:
         self._call = call
 
     def follow(self, *, patience_seconds: float = math.inf) -> Status:
-        """Return how it is when all Shards watch, when they are down, or when patience ends."""
+        """Return how it is when all Shards watch, when they are down, or when patience ends.
+
+        Also when all that is left cannot even start, which their `last_error` explains.
+        """
         clock = self._call.clock
         began = clock.monotonic()
         pace = Pace()
@@ -105,7 +109,9 @@ class ScanWatch:
                 figures = scan_figures(status.shards)
                 is_over = figures.is_over and bool(status.shards)
                 now = clock.monotonic()
-                if is_over or status.is_down or now - began >= patience_seconds:
+                open_shards = [shard for shard in status.shards if shard.is_scanning]
+                is_hopeless = bool(open_shards) and all(map(_cannot_start, open_shards))
+                if is_over or is_hopeless or status.is_down or now - began >= patience_seconds:
                     return status
                 pace.see(now, figures.done)
                 words = scan_words(figures, pace.per_second())
@@ -113,12 +119,19 @@ class ScanWatch:
                 time.sleep(_LOOK_SECONDS)
 
 
+def _cannot_start(shard: ShardStatus) -> bool:
+    """Whether its Watcher has said why it waits; it tries again by itself."""
+    return shard.state is ShardState.STARTING and bool(shard.last_error)
+
+
 def tell_outcome(status: Status, *, seconds: float) -> None:
     """What became of the scans, `seconds` after the start."""
     figures = scan_figures(status.shards)
     amiss = [shard for shard in status.shards if shard.state not in _WATCHING]
     if not figures.is_over:
-        tell(f"still scanning: {', '.join(figures.scanning)}; `shardsync status` tells more")
+        tell(f"not watching yet: {', '.join(figures.scanning)}; `shardsync status` tells more")
+        for shard in filter(_cannot_start, status.shards):
+            tell(f"shard {shard.id}: {printable_text(shard.last_error)}")
     elif amiss:
         for shard in amiss:
             tell(f"shard {shard.id} is {shard.state}: `shardsync status` tells more")

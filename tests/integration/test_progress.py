@@ -134,6 +134,16 @@ def test_a_shard_that_does_not_come_to_watch_is_named(made: HandMade) -> None:
         assert "shard main-00 is halted" in shown.text()
 
 
+def test_a_watcher_that_cannot_start_is_not_waited_for(made: HandMade) -> None:
+    """Why is told instead; it tries again by itself."""
+    journal = scanning(made)
+    why = "no inotify instance is left"
+    journal.commit([], progress={"state": ShardState.STARTING, "last_error": why})
+    for shown in on_a_terminal(made, *AFTER_UP):
+        assert shown.end() == 0
+        assert f"shard main-00: {why}" in shown.text()
+
+
 def test_what_is_polled_is_told_at_the_end(made: HandMade) -> None:
     """With the way to find out why."""
     journal = scanning(made)

@@ -50,15 +50,18 @@ class Place:
         )
 
     def run(
-        self, *words: str, before: str = "true", unshare: list[str] = _NAMESPACES
+        self, *words: str, before: str = "true", as_root: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """`shardsync WORDS` after the shell commands `before`, as root of a user namespace."""
+        """`shardsync WORDS` after the shell commands `before`, as root of a user namespace.
+
+        Without `as_root` in one more below that, as nobody.
+        """
         script = f'{before} && {_READ_ONLY} && exec "$0" "$@"'
-        if unshare != _NAMESPACES:
-            script = 'exec "$0" "$@"'
         argv = [sys.executable, "-m", "shardsync.cli.main", *words]
+        if not as_root:
+            argv = ["unshare", "--user", *argv]
         return subprocess.run(
-            [*unshare, "sh", "-c", script, *argv],
+            [*_NAMESPACES, "sh", "-c", script, *argv],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             capture_output=True,
@@ -173,7 +176,7 @@ def test_tune_apply_where_the_kernel_s_files_are_read_only(place: Place) -> None
 
 def test_tune_apply_names_sudo_to_anybody_but_root(place: Place) -> None:
     """Before anything is counted or written."""
-    done = place.run("tune", "--apply", unshare=["unshare", "--user"])
+    done = place.run("tune", "--apply", as_root=False)
     assert done.returncode == 2
     assert "must be run as root" in done.stderr
     assert f"try: sudo shardsync tune --apply --config {place.config}" in done.stderr
