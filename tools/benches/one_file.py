@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.support.nodes import RsyncDaemon
 
@@ -46,7 +47,7 @@ def main() -> None:
     print(f"ratio of the medians: {figures['ratio']:.2f}")
 
 
-def measure(folder: Path, kind: str, files: int, pause: float) -> dict[str, object]:
+def measure(folder: Path, kind: str, files: int, pause: float) -> dict[str, Any]:
     """Milliseconds per file for both programs, summed up."""
     samples: dict[str, list[float]] = {"shardsync": [], "lsyncd": []}
     with contextlib.ExitStack() as stack:
@@ -69,7 +70,7 @@ def measure(folder: Path, kind: str, files: int, pause: float) -> dict[str, obje
                 path = f"section-{number % 20}/page-{number}.html"
                 samples[name].append(await_visible(source, node, path))
                 time.sleep(pause)
-    figures: dict[str, object] = {name: summed_up(values) for name, values in samples.items()}
+    figures: dict[str, Any] = {name: summed_up(values) for name, values in samples.items()}
     figures["ratio"] = statistics.median(samples["shardsync"]) / statistics.median(
         samples["lsyncd"]
     )
@@ -107,7 +108,7 @@ def run_shardsync(base: Path, source: Path, target: str) -> Iterator[None]:
         f'[state]\ndir = "{base}/state"\n[metrics]\nlisten = ""\n'
         f'[[node]]\nname = "web1"\ntarget = "{target}"\n'
     )
-    program = [REPOSITORY / ".venv/bin/shardsync", "--config", settings]
+    program = [str(REPOSITORY / ".venv/bin/shardsync"), "--config", str(settings)]
     subprocess.run([*program, "up"], check=True, stdout=subprocess.DEVNULL)
     try:
         yield

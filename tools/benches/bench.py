@@ -1,0 +1,156 @@
+"""What the cases share: options, trees, programs, rounds, and one instance with a Node in step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools.benches import peers
+from tools.benches.counted import CountedRsync
+from tools.benches.instance import Came, Instance
+from tools.benches.model import US, Part, rotated
+from tools.benches.processes import BenchFailed, Usage, running
+from tools.benches.say import Display
+from tools.benches.trees import Generator, Trees
+
+_MAX_DELETE = 100_000_000
+"""Ten directories of 1,000 files that are renamed in every round are no accident here."""
+_WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asked for; see `--help`."""
+
+    rounds: int
+    peers: tuple[str, ...]
+    changes: int
+    events: int
+    idle_seconds: float
+    create: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """One run at one scale. `work`: a folder that goes with the run."""
+
+    options: Options
+    trees: Trees
+    generator: Generator
+    display: Display
+    work: Path
+    memory: dict[str, list[Usage]] = field(default_factory=dict)
+    random: random.Random = field(default_factory=lambda: random.Random(4))  # noqa: S311 (a seed, for repeatable scattering)
+    _served: Instance | None = None
+    _counted: CountedRsync | None = None
+
+    def with_peers(self, *names: str) -> list[str]:
+        """Ourselves and those of `names` that the user wants and that are installed."""
+        return [US, *(name for name in names if name in self.options.peers)]
+
+    def rounds(
+        self,
+        part: Part,
+        programs: Sequence[str],
+        measure: Callable[[str, Path], None],
+        *,
+        rounds: int | None = None,
+    ) -> None:
+        """`measure` each program in each round, in an order that rotates; a failure is told."""
+        number = rounds or self.options.rounds
+        for count in range(number):
+            for program in rotated(programs, count):
+                self.display.step(f"{part.case}, round {count + 1} of {number}: {program}")
+                try:
+                    with self.folder() as folder:
+                        measure(program, folder)
+                except (BenchFailed, subprocess.TimeoutExpired) as error:
+                    if program == US:
+                        part.check("could be measured", False, str(error))
+                    part.note(f"{program}: {error}")
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A fresh folder for one measurement, removed afterwards."""
+        with tempfile.TemporaryDirectory(dir=self.work, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+
+    def need_watches(self, part: Part) -> None:
+        """Raises BenchFailed where the limit is too low for the tree."""
+        needed = self.trees.scale.directories + 20_000
+        limit = int(_WATCHES.read_text())
+        if limit < needed:
+            raise BenchFailed(
+                f"{part.case} at {part.scale} needs {needed:,} inotify watches, the limit is"
+                f" {limit:,}: as root, sysctl -w fs.inotify.max_user_watches={2 * needed}"
+            )
+
+    @property
+    def counted(self) -> CountedRsync:
+        """The rsync that counts."""
+        if self._counted is None:
+            self._counted = CountedRsync(self.work / "counted")
+        return self._counted
+
+    @contextlib.contextmanager
+    def serving(self, *, counted: bool = False) -> Iterator[tuple[Instance, Came]]:
+        """The instance whose Node is a copy of the tree: up and following; down at the end."""
+        instance = self.served()
+        instance.environment = self.counted.environment if counted else {}
+        with instance.running() as came:
+            yield instance, came
+
+    def served(self) -> Instance:
+        """The same, down; made, with its first contact done, when it is asked for first."""
+        if self._served is None:
+            self.trees.need_pair()
+            instance = Instance(
+                folder=self.work / "served", root=self.trees.tree, node=self.trees.node,
+                paused=False, more=f"[sync]\nmax_delete = {_MAX_DELETE}\n",
+            )  # fmt: skip
+            instance.write_settings()
+            self.display.step(
+                "first contact with a Node that is a copy of the tree (not measured)"
+            )
+            with instance.running():
+                instance.command("flush", "--timeout", "1h")
+                instance.command("resume", "node", "--adopt")
+                instance.command("flush", "--timeout", "1h")
+            self._served = instance
+        return self._served
+
+    def differences(self, tree: Path, node: Path) -> list[str]:
+        """What `rsync -naic --delete` lists, the root's own line aside."""
+        argv = ["rsync", "-naic", "--delete", f"{tree}/", f"{node}/"]
+        with running(argv, output=subprocess.PIPE) as process:
+            output, _ = process.communicate()
+        if process.returncode:
+            raise BenchFailed(f"{argv} ended with {process.returncode}")
+        lines = output.decode(errors="replace").splitlines()
+        return [line for line in lines if not line.endswith(" ./")]
+
+
+def settle(seconds: float) -> None:
+    """Let what just started come to rest."""
+    time.sleep(seconds)
+
+
+def drop_caches() -> None:
+    """Forget all that was read from disk. Root only; raises BenchFailed."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    except OSError as error:
+        raise BenchFailed(f"the page cache can only be dropped by root: {error}") from error
+
+
+def watching(program: str) -> peers.Watching:
+    """How a peer is started."""
+    return peers.WATCHING[program]
