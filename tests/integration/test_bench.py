@@ -16,7 +16,8 @@ from tests.support.compare import differences
 from tests.support.sources import REPOSITORY
 from tools.benches.counted import CountedRsync
 from tools.benches.processes import holds, with_descendants
-from tools.benches.trees import HERE, Generator
+from tools.benches.say import Display
+from tools.benches.trees import HERE, Generator, Scale, Trees
 
 
 def generators(folder: Path) -> tuple[list[str], list[str]]:
@@ -42,6 +43,31 @@ def test_both_generators_make_the_same_tree(tmp_path: Path) -> None:
     rewritten = (tmp_path / "tree-0").glob("e*/*")
     changed = sorted(path.name for path in rewritten if path.read_text() == "b page\n")
     assert changed == [f"f{number:07d}" for number in range(5, 15)]
+
+
+def test_a_tree_that_a_run_left_changed_is_mended(tmp_path: Path) -> None:
+    """Its shape comes back and the Node is brought in step; without changes nothing is touched."""
+    trees = Trees(
+        folder=tmp_path,
+        scale=Scale("tiny", 2, 2, 3),
+        generator=Generator(tmp_path),
+        display=Display(),
+    )
+    trees.need_pair()
+    made = (trees.node / "d00").stat().st_ino
+    trees.begin_change()
+    (trees.tree / "d01/s001/p0002/index.html").unlink()
+    (trees.tree / "d00/s000/p0000/in-x").mkdir()
+    (trees.tree / "big-0").mkdir()
+    (trees.tree / "d00/s000/p0000/index.html").write_text("rewritten\n")
+    trees.need_pair()
+    assert sorted(os.listdir(trees.tree)) == ["d00", "d01"]
+    assert len(list(trees.tree.glob("d*/s*/p*/*"))) == 12
+    assert differences(trees.tree, trees.node) == []
+    assert (trees.node / "d00").stat().st_ino == made
+    (trees.node / "d00/kept").mkdir()
+    trees.need_pair()
+    assert (trees.node / "d00/kept").is_dir()
 
 
 def test_the_counting_rsync_does_what_rsync_does(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def _part(bench: Bench, name: str) -> Part:
     part = Part(case=name, scale=bench.trees.scale.name, about=case.about)
     try:
         case.run(bench, part)
-    except BenchFailed as error:
+    except (BenchFailed, OSError) as error:
         part.check("could be measured", False, str(error))
     return part
 

@@ -20,6 +20,7 @@ from tools.benches.say import Display
 
 HERE = Path(__file__).resolve().parent
 MTIME = 1_700_000_000
+LEAF_FILE = "index.html"
 _BYTES_PER_LEAF = 8_192
 """ext4: a directory and a small file, a block each."""
 _SPARE_BYTES = 2 * 1024**3
@@ -124,9 +125,25 @@ class Trees:
         made = [self._need(self.tree), self._need(self.node)]
         changed = self._changed.read_text() if self._changed.exists() else ""
         if changed == _OPEN or (changed and any(made)):
-            self._display.step("an earlier run was cut short: bringing its trees in step")
+            self._display.step("an earlier run was cut short: mending its trees")
+            self._restore_shape()
             self._bring_in_step()
             self.end_change()
+
+    def _restore_shape(self) -> None:
+        """Every leaf with its file again, and nothing beside what the generator makes."""
+        scale = self.scale
+        for entry in os.scandir(self.tree):
+            if not entry.name.startswith("d"):
+                shutil.rmtree(entry.path)
+        for number in range(scale.files):
+            leaf = self.tree / scale.leaf(number)
+            names = os.listdir(leaf)
+            for name in names:
+                if name != LEAF_FILE:
+                    shutil.rmtree(leaf / name)
+            if LEAF_FILE not in names:
+                (leaf / LEAF_FILE).write_text("back again\n")
 
     def begin_change(self) -> None:
         """From now on the Node lacks something that the tree has."""

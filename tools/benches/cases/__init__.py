@@ -75,9 +75,9 @@ CASES = {
     ),
     "create": Case(
         creates.create,
-        "Files created by four processes as fast as they can, into an empty tree with one local"
-        " Node on the same disk, the kernel's queue as it is: from before the first until all are"
-        " on the Node. shardsync: `flush` has answered. rsync: one run after the last file.",
+        "Files created by four processes as fast as they can, in an empty tree on a tmpfs with its"
+        " Node beside it, the kernel's queue as it is: from before the first until all are on the"
+        " Node. shardsync: `flush` has answered. rsync: one run after the last file.",
     ),
     "one-file": Case(
         one.one_file,

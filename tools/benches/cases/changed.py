@@ -143,15 +143,21 @@ def _add_big_directories(bench: Bench) -> None:
     bench.trees.begin_change()
     for number in range(_RENAMED):
         folder = bench.trees.tree / f"big-0-{number}"
-        folder.mkdir(exist_ok=True)
+        kept = bench.trees.outside / f"big-{number}"
+        if kept.is_dir():
+            kept.rename(folder)
+            continue
+        folder.mkdir()
         for file in range(_RENAMED_FILES):
             (folder / f"f{file}").write_text(f"{number} {file}\n")
 
 
 def _remove_big_directories(bench: Bench) -> None:
     bench.trees.begin_change()
+    bench.trees.outside.mkdir(exist_ok=True)
     for folder in bench.trees.tree.glob("big-*"):
-        shutil.rmtree(folder)
+        # Kept for the next run: making and removing them takes longer than what is measured.
+        folder.rename(bench.trees.outside / f"big-{folder.name.rpartition('-')[2]}")
 
 
 def _undo(bench: Bench, made: Made) -> None:

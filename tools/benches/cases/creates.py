@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,13 +18,12 @@ _LSYNCD_SECONDS = 120.0
 
 
 def create(bench: Bench, part: Part) -> None:
-    """By four processes, into an empty tree with one local Node on the same disk."""
+    """By four processes, into an empty tree with one local Node beside it."""
     count = bench.options.create
 
     def measure(program: str, folder: Path) -> None:
-        # On the disk of the trees, not in memory.
-        with tempfile.TemporaryDirectory(dir=bench.trees.folder) as place:
-            tree, node = Path(place) / "tree", Path(place) / "node"
+        with bench.memory_folder(2 * count) as place:
+            tree, node = place / "tree", place / "node"
             tree.mkdir()
             node.mkdir()
             if program == US:
@@ -38,7 +36,7 @@ def create(bench: Bench, part: Part) -> None:
                     process.wait()
                 part.add(f"{program} -a, afterwards", CREATED, time.monotonic() - began)
 
-    part.note(f"{count:,} files in directories of {_PER_DIRECTORY:,}")
+    part.note(f"{count:,} files in directories of {_PER_DIRECTORY:,}, by {bench.generator.kind}")
     bench.rounds(part, bench.with_peers("lsyncd", "rsync"), measure)
 
 

@@ -39,8 +39,8 @@ class Rewriter:
 def flow(bench: Bench, part: Part) -> None:
     """`--changes` Changes through two Watchers with a paused Node: RSS at 10 % and at the end."""
     wanted = bench.options.changes
-    with bench.folder() as folder:
-        tree = folder / "tree"
+    with bench.folder() as folder, bench.memory_folder(_FILES) as place:
+        tree = place / "tree"
         bench.generator.run("files", tree, 4, _FILES, _PER_DIRECTORY)
         instance = watching_instance(folder, tree)
         argv = [*bench.generator.argv, "rewrite", str(tree), str(_PER_DIRECTORY)]

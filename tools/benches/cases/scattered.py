@@ -11,6 +11,7 @@ from tools.benches.bench import Bench, settle
 from tools.benches.model import US, Part
 from tools.benches.peers import await_lsyncd_ready, lsyncd
 from tools.benches.processes import BenchFailed, await_true
+from tools.benches.trees import LEAF_FILE
 
 ALL_THERE = "first write to all on the Node"
 _FILES = 1_000
@@ -45,7 +46,7 @@ def pick(bench: Bench, number: int) -> list[str]:
     """Files of the tree, each in a directory of its own, none twice."""
     scale = bench.trees.scale
     leaves = bench.random.sample(range(scale.files), number)
-    return [f"{scale.leaf(leaf)}/index.html" for leaf in leaves]
+    return [f"{scale.leaf(leaf)}/{LEAF_FILE}" for leaf in leaves]
 
 
 def rewrite(tree: Path, paths: list[str]) -> None:
@@ -53,8 +54,10 @@ def rewrite(tree: Path, paths: list[str]) -> None:
     for path in paths:
         name = tree / path
         size = 100 + (os.stat(name).st_size + 1) % 100
-        with open(name, "wb") as file:
+        # Not truncated first, which frees its block: slow on a disk mounted with `discard`.
+        with open(name, "r+b") as file:
             file.write(os.urandom(size))
+            file.truncate()
 
 
 def _timed(bench: Bench, paths: list[str], process: subprocess.Popen[bytes] | None) -> float:
