@@ -140,6 +140,7 @@ def open_watcher(
         territory=territory,
         ledger=ledger,
         fold=fold,
+        gathered=gathered,
         cookies=cookies,
         polling=polling,
         forgetting=forgetting,

@@ -12,6 +12,7 @@ from shardsync.model import EpochReason, ShardState
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.events import Fold
 from shardsync.watch.forgetting import Forgetting
+from shardsync.watch.gathered import Gathered
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.polling import MARGIN_US, Polling
 from shardsync.watch.scan import COARSE_US, Rule, Scanner
@@ -26,6 +27,8 @@ class CatchingUp:
     """Call `begin` for a pass, `step` in each tick, `answer_overflow` after each read.
 
     `looked_from_us`: after a clean stop, when the Epoch that it ended began.
+    `total`: how many directories the pass will go through, as far as one can
+    know before; 0 where nothing is known.
     `remembers`: the Journal knows every directory, from a pass that was completed.
     """
 
@@ -37,6 +40,7 @@ class CatchingUp:
         territory: Territory,
         ledger: Ledger,
         fold: Fold,
+        gathered: Gathered,
         cookies: Cookies,
         polling: Polling,
         forgetting: Forgetting,
@@ -50,11 +54,14 @@ class CatchingUp:
         self._territory = territory
         self._ledger = ledger
         self._fold = fold
+        self._gathered = gathered
         self._cookies = cookies
         self._polling = polling
         self._forgetting = forgetting
         self._clock = clock
         self._log = log
+        self.total = 0
+        self._went_through = 0
         self._pass_started_us = 0
         self._again_since_us: int | None = None
         self._last_log = 0.0
@@ -75,6 +82,11 @@ class CatchingUp:
         self._standing.watermark_us = since_us
         self._scanner.recall({} if first else self._ledger.journaled_since(from_us))
         self._scanner.done = self._scanner.polled = 0
+        # After a start, as it was before; a pass that is cut off knows only a part of it.
+        known = self._territory.directories + self._polling.directories
+        was_cut_off = self._territory.catching_up or not known
+        self.total = max(self.total, known) if was_cut_off else known
+        self._last_log = self._clock.monotonic()
         self._standing.polled_us = self._pass_started_us
         self._territory.begin_catch_up(
             Rule(
@@ -87,10 +99,24 @@ class CatchingUp:
         )
         self._standing.state = ShardState.SCANNING
 
+    @property
+    def done(self) -> int:
+        """Directories that the pass has gone through so far, or the last one in all."""
+        return self._scanner.done if self._territory.catching_up else self._went_through
+
     def new_epoch(self, reason: EpochReason, since_us: int, *, first: bool = False) -> None:
         """Observation was broken: the next Epoch, and a pass."""
         self._ledger.begin_epoch(reason)
+        if self._standing.was_clock_set() and not first:
+            # Just now: the gap has ctimes of both clocks.
+            self.compare("the clock was set")
         self.begin(since_us, first=first)
+
+    def compare(self, why: str) -> None:
+        """Times tell nothing: the Nodes compare all of this Shard with what they have."""
+        self._log.warning("tree.compared", why=why)
+        for prefix in self._territory.tops:
+            self._gathered.tree(prefix)
 
     def answer_overflow(self) -> bool:
         """Whether events were lost since the last call; a new Epoch and a pass make up for it."""
@@ -133,6 +159,7 @@ class CatchingUp:
     def _done(self) -> None:
         self.looked_from_us = 0
         self._territory.end_catch_up()
+        self.total = self._went_through = self._scanner.done
         if self._scanner.has_news and not self._standing.has_unwatched:
             self._forgetting.begin()
         self._polling.forget_gone()
@@ -154,6 +181,8 @@ class CatchingUp:
 
     def _say_how_far(self) -> None:
         now = self._clock.monotonic()
-        if now - self._last_log >= _LOG_SECONDS:
+        if self._territory.catching_up and now - self._last_log >= _LOG_SECONDS:
             self._last_log = now
-            self._log.info("scan.progress", directories=self._scanner.done)
+            self._log.info(
+                "scan.progress", directories=self.done, total=max(self.done, self.total)
+            )

@@ -18,6 +18,8 @@ from shardsync.watch.territory import Territory
 
 COMMIT_SECONDS = 0.05
 RETRY_SECONDS = 1.0
+SCAN_SECONDS = 1.0
+"""How far a scan is stands in the Journal at most so late."""
 
 
 class Committing:
@@ -109,6 +111,7 @@ class Committing:
             wanted or len(self._gathered) or self._ledger.commit_wanted
             or self._ledger.directories or self._ledger.gone or self._must_save_mounts
             or self._standing.state != self._ledger.state
+            or (self._territory.catching_up and now - self._last >= SCAN_SECONDS)
         )  # fmt: skip
         pause = RETRY_SECONDS if self._ledger.is_troubled else COMMIT_SECONDS
         soon = self._standing.drained and not self._ledger.is_troubled
@@ -127,7 +130,7 @@ class Committing:
         return list(self._cookies.flushes)
 
     def _columns(self) -> dict[str, object]:
-        self._standing.watermark_us = self._standing.safe_us()
+        self._standing.reckon()
         if self._standing.is_settled() and not self._standing.has_unwatched:
             # Should watches run out in a moment, that is how far back the first poll looks.
             self._standing.polled_us = self._standing.watermark_us
@@ -136,7 +139,9 @@ class Committing:
             "state": self._standing.state.value,
             "scanned": int(self._catching_up.remembers),
             "watermark_us": self._standing.watermark_us,
-            "scan_done": self._scanner.done,
+            "scan_done": self._catching_up.done,
+            "scan_total": self._catching_up.total,
+            "directories": self._territory.directories + self._polling.directories,
             "polled_directories": self._polling.directories,
         }
         if self._must_save_mounts:

@@ -13,13 +13,17 @@ from shardsync.watch.pending import PendingFiles
 from shardsync.watch.scan import Scanner
 from shardsync.watch.territory import Territory
 
+CLOCK_JUMP_US = 2_000_000
+"""A clock that is only slewed stays within this between two looks."""
+
 
 class Standing:
     """`drained`: the last read emptied the queue; `drained_us`: all before it was read.
 
     `watermark_us` is the Watermark as known here, `committed_us` as it stands
     on disk. `polled_us`: when the poll of what is not watched began, that all
-    of it was looked at since; None before any.
+    of it was looked at since; None before any. `clock_offset_us`: wall clock
+    less boot time when the Watermark was last reckoned.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Standing:
         self.watermark_us: int | None = None
         self.committed_us = 0
         self.polled_us: int | None = None
+        self.clock_offset_us: int | None = None
         self._scanner = scanner
         self._territory = territory
         self._pending = pending
@@ -70,9 +75,24 @@ class Standing:
         """Whether a stop now leaves something to find: it would not be a clean one."""
         return self._territory.catching_up or self._territory.mounts_changed or self.is_halted
 
+    def reckon(self) -> int:
+        """Move the Watermark to where it may stand now, and return it."""
+        self.watermark_us = self.safe_us()
+        self.clock_offset_us = self._clock.wall_us() - self._clock.boottime_us()
+        return self.watermark_us
+
+    def was_clock_set(self) -> bool:
+        """Whether the Watermark was reckoned by another clock than that of now."""
+        if self.clock_offset_us is None:
+            return False
+        offset_us = self._clock.wall_us() - self._clock.boottime_us()
+        return abs(offset_us - self.clock_offset_us) > CLOCK_JUMP_US
+
     def safe_us(self) -> int:
         """The Watermark as of now: all that changed before is journaled or about to be."""
-        bound = self.watermark_us or self._clock.wall_us()
+        now_us = self._clock.wall_us()
+        # Not beyond now, where the clock was set back: what changes next has an earlier ctime.
+        bound = min(self.watermark_us or now_us, now_us)
         if not self.is_settled():
             return bound
         limits = [self.drained_us or bound]

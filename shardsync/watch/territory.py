@@ -112,6 +112,11 @@ class Territory:
 
     # What the Watcher asks.
 
+    @property
+    def directories(self) -> int:
+        """How many are watched."""
+        return len(self._table)
+
     def begin_catch_up(self, rule: Rule) -> None:
         """Scan all prefixes anew, binding every watch anew."""
         self.take_watches()

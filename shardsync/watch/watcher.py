@@ -16,6 +16,7 @@ from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
 from shardsync.inotify import Inotify, decode, emptied_the_queue
 from shardsync.journal.plan import Origin, PlannedShard
+from shardsync.journal.progress import Progress
 from shardsync.journal.writer import JournalWriter, Opened
 from shardsync.log import Log
 from shardsync.model import EpochReason, ShardState
@@ -140,8 +141,11 @@ class Watcher:
         self._catching_up.remembers = progress.scanned
         self._standing.watermark_us = self._standing.committed_us = since
         self._ledger.overflows = progress.overflows
+        self._catching_up.total = self._expected(progress)
         reason = self._reason(clean=progress.clean_stop, first=progress.watermark_us is None)
         why_compare = self._ledger.why_compare(progress, since_us=since)
+        if progress.scanned and progress.watermark_us is None and self.shard.since_us is None:
+            why_compare = "the Watermark was lost"
         remounted = self._mounts.start(
             progress.mounts, same_boot=self._ledger.is_same_boot(progress)
         )
@@ -159,14 +163,14 @@ class Watcher:
             }
         )
         self._log.info("epoch.began", reason=reason.value, first=first)
+        for point in remounted:
+            self._territory.journal_mount(point)
+        if why_compare:
+            self._catching_up.compare(why_compare)
         if not self._root.is_there_at_start():
             return
         clean = progress.clean_stop and not why_compare
         self._catching_up.begin(since, first=first, explained_until_us=since if clean else 0)
-        for point in remounted:
-            self._territory.journal_mount(point)
-        if why_compare:
-            self._compare(why_compare)
 
     def tick(self, timeout: float = 1.0) -> Tick:
         """Wait at most `timeout` seconds for something to do, and do it.
@@ -300,12 +304,6 @@ class Watcher:
         self._scanner.sub_roots.clear()
         self._catching_up.new_epoch(EpochReason.JOURNAL_LOST, self._clock.wall_us(), first=True)
 
-    def _compare(self, why: str) -> None:
-        """Times tell nothing: the Nodes compare all of this Shard with what they have."""
-        self._log.warning("tree.compared", why=why)
-        for prefix in self._territory.tops:
-            self._gathered.tree(prefix)
-
     def _wait_seconds(self, timeout: float) -> float:
         standing = self._standing
         if not standing.drained or self._polling.wanted or self._has_more_to_do():
@@ -321,6 +319,13 @@ class Watcher:
         """Whether what was begun goes on in the next tick."""
         giving_up = self._territory.is_giving_up and not self._fold.unpaired
         return self._scanner.is_open or self._forgetting.is_open or giving_up
+
+    def _expected(self, progress: Progress) -> int:
+        """How many directories the first pass will find: as many as before, or as planned."""
+        before = progress.directories
+        if progress.state is ShardState.SCANNING:  # it was cut off, and had not seen them all
+            before = max(before, progress.scan_total)
+        return before or self.shard.directories
 
     def _reason(self, *, clean: bool, first: bool) -> EpochReason:
         if not first:

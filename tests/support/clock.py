@@ -1,10 +1,22 @@
-"""A clock that only moves when told."""
+"""Clocks that can be set."""
 
 from __future__ import annotations
 
+from shardsync.clock import SystemClock
+
+
+class ShiftedClock(SystemClock):
+    """The machine's, but for the wall clock, which is `ahead_us` ahead."""
+
+    def __init__(self, *, ahead_us: int = 0) -> None:
+        self.ahead_us = ahead_us
+
+    def wall_us(self) -> int:
+        return super().wall_us() + self.ahead_us
+
 
 class FakeClock:
-    """Starts at a round moment; `advance` moves all its hands."""
+    """Only moves when told. Starts at a round moment; `advance` moves all its hands."""
 
     def __init__(self, *, wall_us: int = 1_700_000_000_000_000) -> None:
         self._wall_us = wall_us

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardsync.clock import SystemClock
+from shardsync.clock import Clock, SystemClock
 from shardsync.journal.database import connect_reader
 from shardsync.journal.plan import Plan, PlannedShard
 from shardsync.journal.progress import Progress
@@ -44,6 +44,7 @@ class Watching:
     others: tuple[PlannedShard, ...] = ()
     excluded: Filter = field(default_factory=NoFilter)
     max_open_seconds: float = 10.0
+    clock: Clock = field(default_factory=SystemClock)
     watcher: Watcher | None = None
     _after: int = 0
 
@@ -74,7 +75,7 @@ class Watching:
             excluded=self.excluded,
             max_open_seconds=self.max_open_seconds,
             retention=Retention(seconds=3600.0, max_bytes=1 << 30),
-            clock=SystemClock(),
+            clock=self.clock,
             log=Log("watch", shard=self.shard.id),
         )
         self.watcher.start()
@@ -168,5 +169,5 @@ class Watching:
             self.state.journal(self.shard.id),
             shard=self.shard.id,
             tree=self.shard.tree,
-            clock=SystemClock(),
+            clock=self.clock,
         )
