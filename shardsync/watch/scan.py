@@ -204,7 +204,8 @@ class Scanner:
         """Scan for about that long. Returns whether all is done."""
         deadline = self._clock.monotonic() + seconds
         while self.is_open:
-            if self._tasks or not self._frames:
+            # A Shard of 50,000 prefixes must not hold 50,000 directories open.
+            if not self._frames or (self._tasks and len(self._frames) < _OPEN_LEVELS):
                 frame = self._enter((self._tasks or self._deep).pop())
                 if frame is not None:
                     self._frames.append(frame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import shutil
 import signal
 import time
@@ -300,6 +301,24 @@ def test_a_second_copy_of_a_slot_waits_and_takes_over(programs: Programs) -> Non
     second.send_signal(signal.SIGTERM)
     assert second.wait(20) == 0
     programs.log_has("clean=True")
+
+
+def test_a_shard_of_many_prefixes_opens_few_of_them_at_once(tmp_path: Path) -> None:
+    """400 prefixes with 150 open files to be had: all are watched by the first pass."""
+    names = [f"d{number:03d}" for number in range(400)]
+    many = planned(1, tuple(os.fsencode(name) for name in names))
+    watching = Watching(tmp_path, shard=many, others=(ALL,))
+    for name in names:
+        (watching.root / name / "x").mkdir(parents=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 150, hard))
+    try:
+        watching.start()
+        assert watching.progress().directories == 800
+        assert watching.progress().state is ShardState.FOLLOWING
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        watching.close()
 
 
 class Refusing:
