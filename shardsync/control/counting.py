@@ -17,25 +17,33 @@ from typing import Protocol
 
 from shardsync.clock import Clock, SystemClock
 
-_LOOKS_A_DIRECTORY = 4096
 _OPEN_COSTS_ENTRIES = 20
 _LEAF = 2
 """The link count of a directory without subdirectories, on file systems that count them."""
 _ENOUGH = 3
+_TOP_LEVELS = 2
 _GRAINS = 512
 """Detail below this part of the Tree helps no Plan: it is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What a count may cost: seconds on the clock, names read, directories looked at."""
+    """What a count may cost.
+
+    `seconds` on the clock; up to `patience_seconds` where the top two levels
+    are not known by then (a cold disk): without them nothing can be split.
+    `entries`: names read; `looks`: directories looked at, `sample` of one
+    directory's at most.
+    """
 
     seconds: float
     entries: int
     looks: int
+    patience_seconds: float = 0.0
+    sample: int = 1 << 30
 
 
-QUICK = Budget(seconds=0.3, entries=400_000, looks=40_000)
+QUICK = Budget(seconds=0.3, patience_seconds=1.5, entries=400_000, looks=40_000, sample=256)
 """For a start: nothing is watched before it is through."""
 
 THOROUGH = Budget(seconds=60.0, entries=50_000_000, looks=4_000_000)
@@ -91,7 +99,10 @@ class _Survey:
         self._excluded = excluded
         self._entries = budget.entries
         self._looks = budget.looks
-        self._deadline = self._clock.monotonic() + budget.seconds
+        now = self._clock.monotonic()
+        self._deadline = now + budget.seconds
+        self._last_deadline = now + max(budget.seconds, budget.patience_seconds)
+        self._sample = budget.sample
         self._links_count = True
         self._names = [b""]
         self._parents = [0]
@@ -109,8 +120,18 @@ class _Survey:
         """Open what is worth it."""
         for node in self._lanes():
             if self._entries <= 0 or self._clock.monotonic() >= self._deadline:
-                return
+                break
             self._open(node)
+        self._open_top()
+
+    def _open_top(self) -> None:
+        """What is left of the top levels: all of it was known before anything deeper."""
+        while self._oldest and self._depths[self._oldest[0]] < _TOP_LEVELS:
+            if self._entries <= 0 or self._clock.monotonic() >= self._last_deadline:
+                return
+            node = self._oldest.popleft()
+            if node not in self._children:
+                self._open(node)
 
     def _lanes(self) -> Iterator[int]:
         lanes: tuple[Callable[[], int], ...] = (
@@ -175,7 +196,7 @@ class _Survey:
         return sorted(names), rest
 
     def _is_spent(self, read: int) -> bool:
-        return read >= self._entries or self._clock.monotonic() >= self._deadline
+        return read >= self._entries or self._clock.monotonic() >= self._last_deadline
 
     def _excludes(self, path: bytes, name: bytes) -> bool:
         if self._excluded is None:
@@ -190,7 +211,7 @@ class _Survey:
     def _look(self, path: bytes, first: int) -> None:
         """Link counts of the newest nodes, all below one directory: of a sample, if many."""
         end = len(self._names)
-        sample = min(_LOOKS_A_DIRECTORY, max(self._looks, 1))
+        sample = min(self._sample, max(self._looks, 1))
         step = -(-(end - first) // sample) or 1
         base = os.path.join(self._root, path, b"")
         for node in range(first, end):
