@@ -135,15 +135,24 @@ class Bench:
                 paused=False, more=f"[sync]\nmax_delete = {_MAX_DELETE}\n",
             )  # fmt: skip
             instance.write_settings()
-            self.display.step(
-                "first contact with a Node that is a copy of the tree (not measured)"
-            )
             with instance.running():
-                instance.command("flush", "--timeout", "1h")
-                instance.command("resume", "node", "--adopt")
-                instance.command("flush", "--timeout", "1h")
+                self._first_contact(instance)
             self._served = instance
         return self._served
+
+    def _first_contact(self, instance: Instance) -> None:
+        what = "first contact with a Node that is a copy of the tree (not measured)"
+        self.display.step(what)
+        with running(
+            instance.argv("flush", "--timeout", "1h"), environment=instance.variables()
+        ) as flush:
+            while flush.poll() is None:
+                self.display.part(what, round(100 * instance.node_progress()), 100)
+                settle(0.5)
+        if flush.returncode:
+            raise BenchFailed(f"first contact: flush ended with {flush.returncode}")
+        instance.command("resume", "node", "--adopt")
+        instance.command("flush", "--timeout", "1h")
 
     def differences(self, tree: Path, node: Path) -> list[str]:
         """What `rsync -naic --delete` lists, the root's own line aside."""

@@ -20,6 +20,7 @@ from shardsync.errors import ShardsyncError
 from shardsync.journal.plan import read_plan
 from shardsync.journal.progress import Progress
 from shardsync.journal.reader import JournalReader
+from shardsync.journal.state_reader import StateReader
 from shardsync.layout import StateDirectory
 from tools.benches.processes import (
     BenchFailed,
@@ -129,6 +130,16 @@ class Instance:
             if shard.id not in self._open:
                 self._open[shard.id] = JournalReader(self.state.journal(shard.id))
         return [self._open[shard.id] for shard in shards]
+
+    def node_progress(self) -> float:
+        """How much of its Node's first contact is done, 0 to 1."""
+        reader = StateReader(self.state.state_db)
+        try:
+            return max((row.progress for row in reader.nodes().values()), default=0.0)
+        except ShardsyncError:
+            return 0.0
+        finally:
+            reader.close()
 
     def positions(self) -> dict[Path, int]:
         """Journal -> the newest Position in it."""

@@ -127,7 +127,8 @@ def figures(store: Document) -> str:
         if other is not None:
             beside = f"{peer} {table.amount(other.median, other.unit)}"
             quotient = f"{ratio(part.rows, other) or 0:.2f}"
-        size = f"{SCALES[part.scale].directories:,}"
+        own = CASES[part.case].has_own_tree
+        size = "" if own else f"{SCALES[part.scale].directories:,}"
         cells = (words, size, table.amount(ours.median, ours.unit), beside, quotient)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -26,6 +26,8 @@ class Case:
 
     run: Callable[[Bench, Part], None]
     about: str
+    has_own_tree: bool = False
+    """Whether it is the same at every scale."""
 
 
 CASES = {
@@ -72,17 +74,20 @@ CASES = {
         " on a tmpfs are opened, written and closed, two events each, and it is continued:"
         " events by the time from SIGCONT until the last is in the Journal (a flush cookie"
         " behind them is acknowledged) or in the file.",
+        has_own_tree=True,
     ),
     "create": Case(
         creates.create,
         "Files created by four processes as fast as they can, in an empty tree on a tmpfs with its"
         " Node beside it, the kernel's queue as it is: from before the first until all are on the"
         " Node. shardsync: `flush` has answered. rsync: one run after the last file.",
+        has_own_tree=True,
     ),
     "one-file": Case(
         one.one_file,
         "One small file at a time, from its close until it is on the Node; both programs run at"
         " once with a settle delay of 0, and get files by turns.",
+        has_own_tree=True,
     ),
     "idle": Case(
         idle.idle,
