@@ -119,7 +119,13 @@ class CatchingUp:
             self._gathered.tree(prefix)
 
     def answer_overflow(self) -> bool:
-        """Whether events were lost since the last call; a new Epoch and a pass make up for it."""
+        """Whether events were lost since the last call; a new Epoch and a pass make up for it.
+
+        The pass goes over everything, for nothing tells where less would do: a
+        rewritten file changes no ctime but its own, so every file is looked at;
+        a rename that was lost leaves all watches below it bound to a path that
+        is another directory's by now, so every watch is bound anew.
+        """
         if not self._fold.overflowed:
             return False
         self._fold.overflowed = False

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from shardsync.model import EpochReason, ShardState
+from shardsync.watch.watcher import Watcher
+from tests.support.queue import small_queue
 from tests.support.watching import Watching
-
-OVERFLOW_LIMIT = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
 @pytest.fixture
@@ -31,12 +31,15 @@ def watching(tmp_path: Path) -> Iterator[Watching]:
 
 
 @pytest.fixture
-def small_queue() -> Iterator[None]:
-    """A kernel queue of 64 events for the instances made meanwhile."""
-    before = OVERFLOW_LIMIT.read_text()
-    OVERFLOW_LIMIT.write_text("64")
-    yield
-    OVERFLOW_LIMIT.write_text(before)
+def narrow(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Watcher's kernel queue is to hold 64 events."""
+    begin = watching.begin
+
+    def begin_with_a_small_queue() -> Watcher:
+        with small_queue():
+            return begin()
+
+    monkeypatch.setattr(watching, "begin", begin_with_a_small_queue)
 
 
 def test_a_restart_with_nothing_changed_journals_nothing(watching: Watching) -> None:
@@ -175,7 +178,7 @@ def test_files_of_one_directory_changed_while_scanning_are_found(watching: Watch
 
 
 @pytest.mark.root
-def test_an_overflow_is_answered_by_a_catch_up(small_queue: None, watching: Watching) -> None:
+def test_an_overflow_is_answered_by_a_catch_up(narrow: None, watching: Watching) -> None:
     """Creations, renames of directories and deletions that no event told are found."""
     watching.start()
     watching.changes()
@@ -200,9 +203,7 @@ def test_an_overflow_is_answered_by_a_catch_up(small_queue: None, watching: Watc
 
 
 @pytest.mark.root
-def test_overflows_while_catching_up_cost_one_more_pass(
-    small_queue: None, watching: Watching
-) -> None:
+def test_overflows_while_catching_up_cost_one_more_pass(narrow: None, watching: Watching) -> None:
     """However many there are, they start one Epoch and lose nothing."""
     for number in range(300):
         (watching.root / f"many/{number}").mkdir(parents=True)
@@ -221,7 +222,7 @@ def test_overflows_while_catching_up_cost_one_more_pass(
 
 
 @pytest.mark.root
-def test_a_flush_touched_during_a_gap_is_answered(small_queue: None, watching: Watching) -> None:
+def test_a_flush_touched_during_a_gap_is_answered(narrow: None, watching: Watching) -> None:
     """Its event was lost with the others; after the scan the cookies are listed anew."""
     watching.start()
     for number in range(100):
