@@ -135,7 +135,8 @@ def _note(shard: ShardStatus) -> str:
     if shard.state is ShardState.SCANNING:
         notes.append(scan_words(scan_figures([shard]), 0))
     if shard.polled_directories:
-        notes.append(f"{shard.polled_directories:,} directories polled, watches ran out")
+        polled = counted(shard.polled_directories, "directory", "directories")
+        notes.append(f"{polled} polled, watches ran out: see `shardsync check`")
     if shard.overflows:
         notes.append(counted(shard.overflows, "overflow"))
     if shard.last_error:

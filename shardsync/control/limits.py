@@ -56,8 +56,8 @@ _RSYNC_FILES = 8
 _SUPERVISORD_FILES = 16
 _PROGRAM_FILES = 4
 _WATCHER_FILES = 32
-_SCAN_DEPTH = 256
-"""A scan holds one open directory for each level that it is in."""
+_SCAN_FILES = 64
+"""Directories that a scan holds open at most."""
 _LEAST_OPEN_FILES = 1024
 """What every Linux gives: never told as needed less, so that nobody lowers it."""
 
@@ -168,7 +168,7 @@ def needed(
             _LEAST_OPEN_FILES,
             _SYNC_FILES + nodes * _NODE_FILES + rsyncs * _RSYNC_FILES,
             _SUPERVISORD_FILES + (2 + max(slots, watchers)) * _PROGRAM_FILES,
-            _WATCHER_FILES + _SCAN_DEPTH,
+            _WATCHER_FILES + _SCAN_FILES,
         ),
         memory_bytes=(
             _SUPERVISORD_BYTES
