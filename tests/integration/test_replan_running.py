@@ -172,3 +172,22 @@ def test_a_plan_removed_while_running_is_put_back(grown: Instance) -> None:
     (grown.root / "d00" / "after").write_text("x")
     eventually(lambda: not differences(grown.root, grown.node))
     assert sorted(path.name for path in grown.state.path.glob("journal-*.db")) == made_files
+
+
+@pytest.mark.timeout(120)
+def test_fewer_shards_look_at_nothing_that_stood_still(tmp_path: Path) -> None:
+    """One new Shard takes over from two: what is old news to them is none to it."""
+    with instance(tmp_path, shards=2) as made:
+        fill(made)
+        made.lifecycle().up(made.settings())
+        eventually(lambda: is_split(made) and not differences(made.root, made.node))
+        time.sleep(_HOLD_SECONDS)
+        made.write_settings(shards=1)
+        with Churn(made):
+            made.client.signal("shardsync:coordinator", "HUP")
+            eventually(lambda: states(made) == [PlanState.ACTIVE], seconds=60)
+            time.sleep(1)
+        (only,) = plan_of(made).observing()
+        assert len(only.takes_from) == 2
+        eventually(lambda: not differences(made.root, made.node))
+        assert of_what_stood_still(made, only) == []
