@@ -1,53 +1,38 @@
 """The Coordinator: keeps the Plan, has Watchers started, promotes, retires, removes.
 
-It decides by calling the pure planner and acts here: Journals first, then
+`deciding` says what the next Plan is; it is carried out here: Journals first, then
 plan.json, then the cookie that tells the Watchers, then supervisord. It never
 writes to a Journal that is being observed into and never touches a Tree.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shardsync.clock import Clock
 from shardsync.config.settings import Settings
-from shardsync.control.balance import Scales, is_better, shares_of
+from shardsync.control.balance import Scales
+from shardsync.control.deciding import Decider
 from shardsync.control.journals import Journals
 from shardsync.control.memory import MEMORY_FILE, Memory, read_memory, write_memory
-from shardsync.control.partition import allot
 from shardsync.control.planner import (
-    Fresh,
     Waiting,
     forget,
-    is_blocked,
     next_generation,
-    plan_first,
-    promote,
-    purpose,
-    replan,
-    replanned_loads,
-    retire_trees,
-    wanted_shards,
 )
 from shardsync.control.survey import Survey
 from shardsync.errors import NotRunning, ShardsyncError, StateUnusable
 from shardsync.journal.plan import Plan, PlanState, plan_mark, read_plan, write_plan
-from shardsync.journal.progress import Progress
-from shardsync.journal.writer import new_journal_id, set_aside
+from shardsync.journal.writer import set_aside
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import ShardId
 
 _PRUNE_SECONDS = 600.0
-_COUNTS_GOOD_SECONDS = 60.0
 _COOKIE = "plan-"
-
-Counts = Mapping[str, Mapping[bytes, int]]
-"""Tree -> prefix -> directories."""
 
 
 class Slots(Protocol):
@@ -84,20 +69,6 @@ class Tick:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """The next Plan, the last one itself where nothing is to be done.
-
-    `settles`: with it the settings are met, so they are no reason to re-plan again.
-    `replanned`: Trees that are not to be looked at again for a while.
-    """
-
-    plan: Plan
-    settles: bool = False
-    replanned: tuple[str, ...] = ()
-    waiting: tuple[Waiting, ...] = ()
-
-
 class Coordinator:
     """One step of planning at a time; what must be known between two ticks is on disk."""
 
@@ -114,22 +85,37 @@ class Coordinator:
         scales: Scales,
         processors: int,
     ) -> None:
-        self.settings = settings
         self._state = state
         self._clock = clock
         self._log = log
         self._journals = journals
         self._slots = slots
-        self._survey = survey
-        self._scales = scales
-        self._processors = processors
+        self._decider = Decider(
+            settings=settings,
+            clock=clock,
+            log=log,
+            journals=journals,
+            pool=slots,
+            survey=survey,
+            scales=scales,
+            processors=processors,
+            memory=self._memory,
+        )
         self._memory_file = state.path / MEMORY_FILE
         self._trouble = ChangeOnly(clock=clock)
-        self._counted: dict[str, tuple[float, Mapping[bytes, int]]] = {}
         self._plan = Plan()
         self._mark: tuple[int, int, int] | None = None
         self._pruned_at: float | None = None
         self._life = ""
+
+    @property
+    def settings(self) -> Settings:
+        """What the Plan is brought to; may be changed between two ticks."""
+        return self._decider.settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self._decider.settings = settings
 
     def tick(self) -> Tick:
         """Bring the Plan one step closer to what the settings ask for, and start its slots.
@@ -143,11 +129,13 @@ class Coordinator:
         missing; a slot is remembered as started only after it was.
         """
         last = self._read_plan()
-        step = self._next(last)
+        step = self._decider.next(last)
+        if step.roots_hold:
+            self._remember_roots()
         plan = last if step.plan == last else self._write(last, step.plan)
         if step.settles:
             # After the Plan: killed in between, the next tick counts once more.
-            self._remember(made_for=self._made_for())
+            self._remember(made_for=self._decider.made_for())
         for tree in step.replanned:
             self._remember_replan(tree)
         self._put_cookie(plan)
@@ -189,139 +177,6 @@ class Coordinator:
         """Its successor must have a generation that no Watcher was told of yet."""
         told = (path.name[len(_COOKIE) :] for path in self._state.cookies.glob(f"{_COOKIE}*"))
         return Plan(generation=max((int(text) for text in told if text.isdecimal()), default=0))
-
-    # --- deciding ---------------------------------------------------------------------------
-
-    def _next(self, last: Plan) -> _Step:
-        progress = self._progress(last)
-        plan = promote(retire_trees(last, self._kept_trees()), progress)
-        if plan != last:
-            return _Step(plan=plan)
-        self._remember_roots()
-        names = {tree.name for tree in self.settings.trees}
-        if any(not last.observing(name) for name in names):
-            # Where all Trees are new there is nothing left to even out afterwards.
-            rough = {tree.name: self._survey.quick(tree) for tree in self.settings.trees}
-            plan = plan_first(last, rough, self._wanted(), self._fresh())
-            return _Step(plan=plan, settles=not last.observing())
-        if self._memory().made_for == self._made_for():
-            return self._even_out(last, progress)
-        blocked = [is_blocked(last, name, progress) for name in sorted(names)]
-        waiting = tuple(found for found in blocked if found is not None)
-        if waiting:
-            return _Step(plan=last, waiting=waiting)
-        counts = self._counts(names)
-        if counts.keys() < names:
-            return _Step(plan=last, waiting=_counting(names - counts.keys()))
-        return self._replan(last, progress, counts, _shares(counts, self._wanted()))
-
-    def _even_out(self, last: Plan, progress: Mapping[ShardId, Progress]) -> _Step:
-        """A step towards Shards of about the same weight, where they grew apart."""
-        loads = {tree.name: self._loads(last, tree.name, progress) for tree in self.settings.trees}
-        totals = {tree: max(sum(figures), 1) for tree, figures in loads.items()}
-        present = {tree: len(last.observing(tree)) for tree in loads}
-        shares = shares_of(allot(totals, self._wanted()), present, self._wanted())
-        due = {tree for tree in loads if self._is_due(tree, loads[tree], shares[tree])}
-        counts = self._counts(due)
-        better: dict[str, Mapping[bytes, int]] = {
-            tree: found
-            for tree, found in counts.items()
-            if is_better(loads[tree], replanned_loads(last, tree, found, shares[tree]))
-        }
-        for tree in counts.keys() - better.keys():
-            self._complain("plan.cannot_be_evened_out", ValueError(tree))
-        step = self._replan(last, progress, better, shares) if better else _Step(plan=last)
-        waiting = {found.tree for found in step.waiting}
-        return replace(
-            step,
-            settles=False,
-            replanned=tuple(sorted(counts.keys() - waiting)),
-            waiting=(*step.waiting, *_counting(due - counts.keys())),
-        )
-
-    def _is_due(self, tree: str, loads: Sequence[int], shares: int) -> bool:
-        if not loads:
-            self._scales.forget(tree)
-            return False
-        last_us = self._memory().replanned_at_us.get(tree)
-        since = math.inf if last_us is None else abs(self._clock.wall_us() - last_us) / 1e6
-        return self._scales.is_due(
-            tree, loads, shares, now=self._clock.monotonic(), since_replan=since
-        )
-
-    def _loads(
-        self, plan: Plan, tree: str, progress: Mapping[ShardId, Progress]
-    ) -> tuple[int, ...]:
-        """Directories of each Shard as its Watcher has them; none while not all of them follow."""
-        if is_blocked(plan, tree, progress) is not None:
-            return ()
-        return tuple(progress[shard.id].directories for shard in plan.observing(tree))
-
-    def _replan(
-        self,
-        last: Plan,
-        progress: Mapping[ShardId, Progress],
-        counts: Counts,
-        shares: Mapping[str, int],
-    ) -> _Step:
-        plan, waiting = last, []
-        for tree in sorted(counts):
-            found = replan(
-                plan,
-                tree,
-                counts[tree],
-                shares[tree],
-                progress=progress,
-                pool=self._slots.count(),
-                fresh=self._fresh(),
-            )
-            if isinstance(found, Waiting):
-                waiting.append(found)
-            else:
-                plan = found
-        return _Step(
-            plan=plan,
-            settles=not waiting,
-            replanned=tuple(sorted(counts)),
-            waiting=tuple(waiting),
-        )
-
-    def _fresh(self) -> Fresh:
-        return Fresh(taken=self._journals.ids(), journal_id=new_journal_id)
-
-    def _progress(self, plan: Plan) -> dict[ShardId, Progress]:
-        found = {shard.id: self._journals.progress(shard.id) for shard in plan.observing()}
-        return {shard: progress for shard, progress in found.items() if progress is not None}
-
-    def _kept_trees(self) -> frozenset[str]:
-        """Trees whose Shards stay: in the settings, with the root that they observe."""
-        roots = self._memory().roots
-        return frozenset(
-            tree.name
-            for tree in self.settings.trees
-            if roots.get(tree.name, str(tree.root)) == str(tree.root)
-        )
-
-    def _wanted(self) -> int:
-        return wanted_shards(self.settings, processors=self._processors)
-
-    def _made_for(self) -> str:
-        return purpose([tree.name for tree in self.settings.trees], self._wanted())
-
-    def _counts(self, trees: Collection[str]) -> Counts:
-        """Of those of the Trees whose count is done: good for a minute, for a re-plan may wait."""
-        now = self._clock.monotonic()
-        self._counted = {
-            name: (at, counts)
-            for name, (at, counts) in self._counted.items()
-            if now - at < _COUNTS_GOOD_SECONDS
-        }
-        for tree in self.settings.trees:
-            if tree.name in trees and tree.name not in self._counted:
-                found = self._survey.thorough(tree)
-                if found is not None:
-                    self._counted[tree.name] = (now, found)
-        return {name: counts for name, (_, counts) in self._counted.items() if name in trees}
 
     # --- acting -----------------------------------------------------------------------------
 
@@ -424,7 +279,6 @@ class Coordinator:
         )
 
     def _remember_replan(self, tree: str) -> None:
-        self._counted.pop(tree, None)
         times = {**self._memory().replanned_at_us, tree: self._clock.wall_us()}
         self._remember(replanned_at_us=times)
 
@@ -437,14 +291,6 @@ class Coordinator:
     def _complain(self, event: str, error: Exception) -> None:
         if self._trouble.is_due(f"{event} {error}"):
             self._log.warning(event, error=error)
-
-
-def _shares(counts: Counts, wanted: int) -> dict[str, int]:
-    return allot({tree: found.get(b"", 1) for tree, found in counts.items()}, wanted)
-
-
-def _counting(trees: Collection[str]) -> tuple[Waiting, ...]:
-    return tuple(Waiting(tree=tree, reason="counting directories") for tree in sorted(trees))
 
 
 def _count(plan: Plan, state: PlanState) -> int:

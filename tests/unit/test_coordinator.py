@@ -222,6 +222,18 @@ def test_a_tree_that_cannot_be_split_is_not_counted_again_and_again(bench: Bench
     assert bench.survey.asked == 1
 
 
+def test_a_re_plan_that_waits_for_slots_counts_once_a_minute(bench: Bench) -> None:
+    """It is asked for every second."""
+    bench.settle(bench.coordinator())
+    bench.slots.pool = 2
+    coordinator = bench.coordinator(shards=4)
+    for _ in range(50):
+        (waiting,) = coordinator.tick().waiting
+        assert waiting.reason.startswith("needs 2 free Watcher slots, has 0")
+        bench.clock.advance(1)
+    assert bench.survey.asked == 1
+
+
 def test_no_split_while_a_watcher_does_not_follow(bench: Bench) -> None:
     """Its figures would be those of half a scan."""
     grow(bench)
