@@ -396,9 +396,20 @@ class Operator:
         if not self._reached(running, station):
             return False
         if running.request.kind is RequestKind.FLUSH:
-            since = self._state.read.work_summary(station.key)[2]
-            return since is None or since > running.began_us
+            return self._is_flushed(running, station)
         return not self._state.read.has_work_of(station.key, running.request.id)
+
+    def _is_flushed(self, running: _Running, station: Station) -> bool:
+        """Whether no work is open that may hold what was on disk when the flush began.
+
+        A bootstrap or a reconcile may, however late it was opened: its Cursors
+        begin behind all that it compares.
+        """
+        comparing = {WorkReason.BOOTSTRAP, WorkReason.RECONCILE}
+        if comparing & self._state.read.work_reasons(station.key).keys():
+            return False
+        since = self._state.read.work_summary(station.key)[2]
+        return since is None or since > running.began_us
 
     def _why(self, row: NodeRow, station: Station) -> str:
         if row.paused:

@@ -17,7 +17,7 @@ import pytest
 from shardsync.clock import SystemClock
 from shardsync.config.settings import SyncSettings
 from shardsync.journal.requests import Request, RequestKind, RequestState, send
-from shardsync.model import NodeState
+from shardsync.model import NodeState, ShardState
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.shipping import (
@@ -64,6 +64,25 @@ def test_a_flush_overrides_delay_and_ends_with_all_on_the_nodes(tmp_path: Path) 
             instance.changed("a")
             await sync.until(lambda: sync.state.read.open_requests() == [])
             assert (one / "a").read_text() == "22"
+
+    run(work)
+
+
+def test_a_flush_waits_for_a_bootstrap_that_begins_after_it(tmp_path: Path) -> None:
+    """The Cursors of a first contact begin behind the flush; what they passed over is work."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    fill(tree, {f"d{number:02}/f": "1" for number in range(60)})
+    instance.nodes = [local_node(node)]
+    instance.journals[0].commit(progress={"state": ShardState.SCANNING.value})
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            flush = await asked(sync, RequestKind.FLUSH, positions=newest(instance))
+            await sync.until(lambda: sync.state.read.open_requests() != [])
+            instance.journals[0].commit(progress={"state": ShardState.FOLLOWING.value})
+            assert (await answered(sync, flush)).exit_code == 0
+            assert differences(tree, node) == []
 
     run(work)
 
