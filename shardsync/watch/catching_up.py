@@ -132,7 +132,6 @@ class CatchingUp:
         self._ledger.overflows += 1
         since = self._standing.safe_us()
         self._fold.unpaired.clear()
-        self._cookies.list_again = True
         self._log.warning("queue.overflowed", scanning=self._territory.catching_up)
         if self._territory.catching_up:
             # One more pass when this one is through, however many overflows there are.

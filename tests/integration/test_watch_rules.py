@@ -368,7 +368,7 @@ def test_overflows_in_a_row_start_one_more_pass(
 
 
 def test_what_a_full_disk_refuses_for_long_is_scanned_for_again(
-    watching: Watching, monkeypatch: pytest.MonkeyPatch
+    watching: Watching, slow_scan: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a bound the rows are let go of; the Watermark stays, and a catch-up finds them."""
     monkeypatch.setattr(ledger, "KEPT_ROWS", 50)
@@ -396,6 +396,7 @@ def test_what_a_full_disk_refuses_for_long_is_scanned_for_again(
     while troubled(watching):
         watching.tick(0.1)
         assert time.monotonic() < deadline
+    assert watermark(watching) == stayed  # killed now, the next one would look from there
     watching.quiet()
     names = {b"a/b/" + b"n" * 200 + b"%d-%d" % (b, n) for b in range(4) for n in range(40)}
     assert names <= {c.path for c in watching.changes()}
@@ -437,5 +438,10 @@ def test_a_pass_tells_how_far_it_is_and_how_far_it_goes(
         watching.watcher._committing._last = -1000.0
         watching.tick(0)
         assert watching.progress().scan_total == 3006
-        assert 0 < watching.progress().scan_done < 3006
+        first = watching.progress().scan_done
+        assert 0 < first < 3006
+        watching.tick(0)
+        watching.watcher._committing._last = -1000.0  # a second later
+        watching.tick(0)
+        assert first < watching.progress().scan_done < 3006
         watching.drop()
