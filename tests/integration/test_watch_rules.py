@@ -364,6 +364,47 @@ def test_overflows_in_a_row_start_one_more_pass(
     assert ("entry", b"many/7/before") in found(watching)
 
 
+def lose_events(watching: Watching) -> None:
+    """What was queued is gone, as after an overflow."""
+    assert watching.watcher is not None
+    watching.watcher._inotify.read()
+    watching.watcher._fold.overflowed = True
+
+
+def test_what_left_the_tree_during_a_gap_is_watched_no_more(watching: Watching) -> None:
+    """Its watches would tell of it under the path that it had."""
+    watching.start()
+    os.rename(watching.root / "a", watching.folder / "outside/a")
+    lose_events(watching)
+    watching.quiet()
+    watching.changes()
+    (watching.folder / "outside/a/b/f").write_text("x")
+    assert watching.seen() == set()
+    assert watching.watcher is not None
+    assert len(watching.watcher._ledger._table) == 3
+
+
+def test_what_was_renamed_during_a_gap_is_told_under_its_new_path(
+    watching: Watching, slow_scan: None
+) -> None:
+    """Events that come before the scan does have a watch whose old path lies."""
+    for number in range(500):
+        (watching.root / f"many/{number}").mkdir(parents=True)
+    watching.start()
+    os.rename(watching.root / "a", watching.root / "z")
+    lose_events(watching)
+    watching.tick(0)
+    (watching.root / "z/b/new/er").mkdir(parents=True)
+    (watching.root / "z/b/new/er/f").write_text("x")
+    (watching.root / "z/b/old").write_text("x")
+    watching.quiet()
+    seen = {c.path for c in watching.changes()}
+    assert not any(path.startswith(b"a/") for path in seen)
+    assert {b"z", b"z/b/old"} <= seen
+    (watching.root / "z/b/new/er/g").write_text("x")
+    assert watching.seen() == {("entry", b"z/b/new/er/g")}
+
+
 # A disk that is full.
 
 
