@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -33,24 +34,37 @@ def main() -> int:
     """Run what the command line asks for; returns the exit code."""
     options = _options()
     signal.signal(signal.SIGTERM, _end)
+    done = Done()
     try:
         _offer(install=options.install)
-        parts, where = _run(options)
+        _run(options, done)
     except BenchFailed as error:
         tell(f"tools/bench: {error}")
         return 1
     except KeyboardInterrupt:
-        tell("interrupted; what was started has been ended")
+        tell("interrupted; what was started has been ended, and these cases were done:")
+        _report(options, done)
         return 130
-    if options.only_trees:
-        return 0
-    for part in parts:
+    _report(options, done)
+    return 0 if all(part.is_well for part in done.parts) else 1
+
+
+@dataclass(slots=True)
+class Done:
+    """The cases that came to their end, and where they were run."""
+
+    parts: list[Part] = field(default_factory=list)
+    where: dict[str, str] = field(default_factory=dict)
+
+
+def _report(options: argparse.Namespace, done: Done) -> None:
+    for part in done.parts:
         print(table.text(part), end="\n\n")
     if options.json:
-        options.json.write_text(json.dumps(report.document(parts, where), indent=1) + "\n")
-    if options.markdown:
-        report.merge(parts, where)
-    return 0 if all(part.is_well for part in parts) else 1
+        text = json.dumps(report.document(done.parts, done.where), indent=1)
+        options.json.write_text(text + "\n")
+    if options.markdown and done.parts:
+        report.merge(done.parts, done.where)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -119,7 +133,7 @@ def _offer(*, install: bool) -> None:
     subprocess.run(["bash", "-c", script, "bash", setup, *packages.split()], check=False)
 
 
-def _run(options: argparse.Namespace) -> tuple[list[Part], dict[str, str]]:
+def _run(options: argparse.Namespace, done: Done) -> None:
     with contextlib.ExitStack() as stack:
         # /tmp, whatever TMPDIR says: paths of sockets are short.
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssb-", dir="/tmp")))
@@ -149,10 +163,11 @@ def _run(options: argparse.Namespace) -> tuple[list[Part], dict[str, str]]:
         )
         if options.only_trees:
             trees.need_pair()
-            return [], {}
+            return
         trees.folder.mkdir(parents=True, exist_ok=True)
-        where = machine.surroundings(trees.folder, generator.kind)
-        return [_part(bench, name) for name in options.case], where
+        done.where = machine.surroundings(trees.folder, generator.kind)
+        for name in options.case:
+            done.parts.append(_part(bench, name))
 
 
 def _part(bench: Bench, name: str) -> Part:
