@@ -25,6 +25,7 @@ def surroundings(folder: Path, generator: str) -> dict[str, str]:
         "kernel": platform.release(),
         "file system": file_system(folder),
         "max_queued_events": _sysctl("max_queued_events"),
+        "load average before": f"{os.getloadavg()[0]:.1f}",
         "Python": platform.python_version(),
         "tree generator": generator,
         "shardsync": shardsync.__version__,
