@@ -19,6 +19,7 @@ from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
 from shardsync.journal.database import JOURNAL_VERSION, Transaction, connect_writer
 from shardsync.journal.progress import PROGRESS_COLUMNS, Progress, read_progress
+from shardsync.journal.reader import journaled_since
 from shardsync.model import EpochReason, JournalId, ShardId
 
 Row = tuple[bytes, int, int, int, bytes | None]
@@ -266,25 +267,11 @@ class JournalWriter:
         return int(number)
 
     def journaled_since(self, observed_us: int) -> dict[bytes, int]:
-        """Path -> newest observed_at of the Changes observed at `observed_us` or later.
-
-        Read from the newest back to the first that is older, and no further: a
-        Journal keeps days. (A clock that was set back hides some behind that
-        one; all is compared then.)
-        """
-        found: dict[bytes, int] = {}
+        """Path -> newest observed_at of the Changes observed at `observed_us` or later."""
         try:
-            rows = self._connection.execute(
-                "SELECT path, observed_at FROM changes ORDER BY position DESC"
-            )
-            for path, observed_at in rows:
-                if observed_at < observed_us:
-                    break
-                found.setdefault(path, observed_at)
-            rows.close()
+            return journaled_since(self._connection, observed_us)
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from error
-        return found
 
     def prune(self, *, before_us: int, max_bytes: int) -> int:
         """Drop Changes observed before `before_us`, and the oldest beyond `max_bytes`.

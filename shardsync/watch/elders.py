@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from shardsync.journal.database import connect_reader
+from shardsync.journal.reader import journaled_since
 
 _DIRECTORY = (
     "SELECT parent, name FROM dirs JOIN sub_roots ON number = sub_root"
     " WHERE identity = ? AND inode = ?"
 )
-_JOURNALED = "SELECT path, max(observed_at) FROM changes WHERE observed_at >= ? GROUP BY path"
 
 
 class Elders:
@@ -44,10 +44,10 @@ class Elders:
         found: dict[bytes, int] = {}
         for connection in self._connections():
             try:
-                rows = connection.execute(_JOURNALED, (since_us,)).fetchall()
+                journaled = journaled_since(connection, since_us)
             except sqlite3.Error:
                 continue
-            for path, observed_at in rows:
+            for path, observed_at in journaled.items():
                 found[path] = max(found.get(path, 0), observed_at)
         return found
 
