@@ -99,7 +99,10 @@ def _notes(
 ) -> tuple[str, ...]:
     if not saved.observing():
         return ()
-    notes = [f"tree {tree}: its Shards are made at the next `up` or `reload`" for tree in missing]
+    notes = [
+        f"tree {tree}: its Shards are made when the Coordinator reads the settings"
+        for tree in missing
+    ]
     if made_for and made_for != asked:
         notes.append(f"made for {made_for}; once all Watchers follow, planned anew for {asked}")
     if any(shard.state is PlanState.NEW for shard in plan.observing()):
