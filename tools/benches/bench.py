@@ -19,6 +19,7 @@ from tools.benches.model import US, Part, rotated
 from tools.benches.processes import BenchFailed, Usage, running
 from tools.benches.say import Display
 from tools.benches.trees import Generator, Trees
+from tools.benches.warming import warm_up
 
 _TMPFS = Path("/dev/shm")  # noqa: S108 (the tmpfs that every Linux has)
 _SPARE_BYTES = 1024**3
@@ -100,6 +101,11 @@ class Bench:
             dir=place, prefix="ssb-", ignore_cleanup_errors=True
         ) as folder:
             yield Path(folder)
+
+    def warm_up(self, part: Part, *trees: Path) -> None:
+        """Make the page cache warm; the report tells where that was not to be had."""
+        if not warm_up(self.display, *trees):
+            part.note("the page cache did not become warm: the machine takes it back too soon")
 
     def need_watches(self, part: Part) -> None:
         """Raises BenchFailed where the limit is too low for the tree."""

@@ -27,6 +27,7 @@ from tools.benches.processes import (
     Usage,
     await_true,
     is_alive,
+    running,
     usage,
     with_descendants,
 )
@@ -34,6 +35,7 @@ from tools.benches.processes import (
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS = 3600
 FOLLOW_SECONDS = 3600.0
+_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class Instance:
     more: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     _open: dict[str, JournalReader] = field(default_factory=dict)
+    _followed_at: float = 0.0
 
     @property
     def state(self) -> StateDirectory:
@@ -86,7 +89,7 @@ class Instance:
         """Up, without waiting for more; yields when `up` began (monotonic). Down at the end."""
         began = time.monotonic()
         try:
-            self.command("up")
+            self._up()
             yield began
         finally:
             self.command("down", check=False)
@@ -97,7 +100,7 @@ class Instance:
     def await_following(self, began: float) -> Came:
         """Once every Shard of the Plan follows. Raises BenchFailed."""
         up = time.monotonic()
-        now = await_true(
+        now = self._followed_at or await_true(
             self.is_following, seconds=FOLLOW_SECONDS, what="shardsync following", every=0.04
         )
         wall = time.time() - (time.monotonic() - now)
@@ -107,6 +110,20 @@ class Instance:
             following=now - began,
             scan=wall - min(epochs) / 1_000_000,
         )
+
+    def _up(self) -> None:
+        """`up`, which watches its programs for 2 s; a small tree is followed long before."""
+        self._followed_at = 0.0
+        with running(
+            self.argv("up"), environment=self.variables(), output=subprocess.PIPE
+        ) as process:
+            while process.poll() is None:
+                if not self._followed_at and self.is_following():
+                    self._followed_at = time.monotonic()
+                time.sleep(_LOOK_SECONDS)
+            said, _ = process.communicate()
+        if process.returncode:
+            raise BenchFailed(f"up: {said.decode(errors='replace')}")
 
     def is_following(self) -> bool:
         """Whether a living Watcher of every Shard has watched all of it and caught up."""

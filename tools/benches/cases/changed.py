@@ -69,6 +69,7 @@ def changed(bench: Bench, part: Part) -> None:
             ours.command("flush", "--timeout", "1h")
         bench.trees.begin_change()
         made = make_changes(bench, folder.name)
+        bench.warm_up(part, bench.trees.tree, bench.trees.node)
         if program == US:
             paths, _ = restart_ours(bench, part, instance)
             _judge(part, made, paths)

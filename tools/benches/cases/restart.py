@@ -23,6 +23,7 @@ def restart(bench: Bench, part: Part) -> None:
     instance = bench.served()
 
     def measure(program: str, folder: Path) -> None:
+        bench.warm_up(part, bench.trees.tree, bench.trees.node)
         if program != US:
             restart_peer(bench, part, program, folder)
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tools.benches.bench import Bench, drop_caches, settle, watching
@@ -16,11 +15,11 @@ REST_SECONDS = 2.0
 
 
 def warm(bench: Bench, part: Part) -> None:
-    """Page cache warm: one walk beforehand, which is not measured."""
+    """Page cache warm, made so before each program, which is not measured."""
     tree = _prepared(bench, part)
-    _warm_up(tree)
 
     def measure(program: str, folder: Path) -> None:
+        bench.warm_up(part, tree)
         _start(bench, part, program, tree, folder, keep_memory=True)
 
     bench.rounds(part, bench.with_peers(*_PEERS), measure)
@@ -55,11 +54,6 @@ def watching_instance(folder: Path, tree: Path) -> Instance:
 def _prepared(bench: Bench, part: Part) -> Path:
     bench.need_watches(part)
     return bench.trees.need_tree()
-
-
-def _warm_up(tree: Path) -> None:
-    for _ in os.walk(tree):
-        pass
 
 
 def _start(
