@@ -368,8 +368,9 @@ class Delivery:
         delivered: Delivered,
     ) -> None:
         """One run; where it does not tell which paths failed, halves of it until it does."""
-        self._check_root()
         async with self._slots:
+            # Here, and not before the wait for a slot: a mount may have gone meanwhile.
+            self._check_root()
             result = await self._transport.ship(
                 paths,
                 gone=gone,
