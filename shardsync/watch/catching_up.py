@@ -15,7 +15,8 @@ from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Gathered
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.polling import MARGIN_US, Polling
-from shardsync.watch.scan import COARSE_US, Rule, Scanner
+from shardsync.watch.rule import COARSE_US, Rule
+from shardsync.watch.scan import Scanner
 from shardsync.watch.standing import Standing
 from shardsync.watch.territory import Territory
 

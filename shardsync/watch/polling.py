@@ -10,7 +10,8 @@ from shardsync.model import ShardState
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import TOP
 from shardsync.watch.recollection import Recollection
-from shardsync.watch.scan import Scanner, Task
+from shardsync.watch.rule import Task
+from shardsync.watch.scan import Scanner
 from shardsync.watch.standing import Standing
 from shardsync.watch.territory import Territory
 

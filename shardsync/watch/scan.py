@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
 from shardsync.clock import Clock
@@ -21,9 +21,7 @@ from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.prefixes import Prefixes
-
-COARSE_US = 100_000
-"""ctime is read from a clock that ticks every 4-10 ms: what is 0.1 s older is surely older."""
+from shardsync.watch.rule import COARSE_US, Found, Rule, Task, with_files
 
 _OPEN_LEVELS = 64
 _ENTRIES_A_LOOK = 0x7F  # the clock is looked at once in 128 entries
@@ -59,43 +57,6 @@ class Memory(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What a scan journals of what it finds. Times in Unix microseconds.
-
-    `everything`: each entry, for a directory that was made just now. Otherwise
-    what has a ctime of `since_us` or later. `unknown`: the directories below
-    were never seen, so they are remembered without asking. `whole`: go below
-    directories that are watched already. `explained_until_us`: after a clean
-    stop, when a directory's new ctime is explained by Changes of its entries.
-    `only_directories`: files are not looked at, for a Shard without a past:
-    no Node is compared before all is watched, and then with all of it.
-    `counts_links`: the file system counts a directory's subdirectories.
-    """
-
-    since_us: int = 0
-    everything: bool = False
-    unknown: bool = False
-    whole: bool = False
-    watched: bool = True
-    explained_until_us: int = 0
-    only_directories: bool = False
-    sub_root: int = 0
-    device: int = 0
-    counts_links: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One directory to scan. `parent` is its parent's watch, or TOP with `name` the whole path."""
-
-    parent: int
-    parent_inode: int
-    name: bytes
-    path: bytes
-    rule: Rule
-
-
 class _Listing(Protocol):
     """What os.scandir returns."""
 
@@ -106,23 +67,6 @@ class _Listing(Protocol):
 
 _Frame = tuple[_Listing, int, int, bytes, Rule]
 """A directory being listed: (entries, watch, inode, path with a "/" behind it, Rule)."""
-
-
-@dataclass(slots=True)
-class Found:
-    """What a scan brought besides Changes; the Watcher takes it with each commit.
-
-    `suspects`: directories that changed under the scan, to be listed again;
-    `unwatched`: where watches ran out, the topmost; `appeared`: files of new
-    directories, to be journaled unless still being written; `refused`: what
-    cannot be entered (no permission, a path too long), and why.
-    """
-
-    directories: list[DirectoryRow] = field(default_factory=list)
-    suspects: set[int] = field(default_factory=set)
-    unwatched: dict[bytes, Task] = field(default_factory=dict)
-    appeared: list[bytes] = field(default_factory=list)
-    refused: dict[bytes, tuple[Task, str]] = field(default_factory=dict)
 
 
 class Scanner:
@@ -357,7 +301,7 @@ class Scanner:
         except OSError as error:
             if not is_watch_limit(error):
                 raise
-        self.found.unwatched[task.path] = _with_files(task)
+        self.found.unwatched[task.path] = with_files(task)
         return 0, replace(rule, watched=False)
 
     def _bind(self, wd: int, task: Task, rule: Rule, inode: int) -> Rule | None:
@@ -471,9 +415,4 @@ class Scanner:
             if task.parent != TOP:
                 self.found.suspects.add(task.parent)
             return
-        self.found.refused[task.path] = (_with_files(task), os.strerror(error.errno or 0))
-
-
-def _with_files(task: Task) -> Task:
-    """To be taken up again later, when what is not watched must be looked at in full."""
-    return replace(task, rule=replace(task.rule, only_directories=False))
+        self.found.refused[task.path] = (with_files(task), os.strerror(error.errno or 0))

@@ -21,7 +21,8 @@ from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.scan import COARSE_US, Rule, Scanner, Task
+from shardsync.watch.rule import COARSE_US, Rule, Task
+from shardsync.watch.scan import Scanner
 from shardsync.watch.supply import FREE_WATCHES, WatchSupply
 
 

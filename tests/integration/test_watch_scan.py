@@ -12,7 +12,8 @@ from shardsync.clock import SystemClock
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Gathered, NoFilter
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.scan import Rule, Scanner, Task
+from shardsync.watch.rule import Rule, Task
+from shardsync.watch.scan import Scanner
 
 
 class Meddling:

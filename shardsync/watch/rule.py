@@ -1,0 +1,69 @@
+"""What a scan is to do, where, and what it found beside Changes: values, no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from shardsync.journal.writer import DirectoryRow
+
+COARSE_US = 100_000
+"""ctime is read from a clock that ticks every 4-10 ms: what is 0.1 s older is surely older."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a scan journals of what it finds. Times in Unix microseconds.
+
+    `everything`: each entry, for a directory that was made just now. Otherwise
+    what has a ctime of `since_us` or later. `unknown`: the directories below
+    were never seen, so they are remembered without asking. `whole`: go below
+    directories that are watched already. `explained_until_us`: after a clean
+    stop, when a directory's new ctime is explained by Changes of its entries.
+    `only_directories`: files are not looked at, for a Shard without a past:
+    no Node is compared before all is watched, and then with all of it.
+    `counts_links`: the file system counts a directory's subdirectories.
+    """
+
+    since_us: int = 0
+    everything: bool = False
+    unknown: bool = False
+    whole: bool = False
+    watched: bool = True
+    explained_until_us: int = 0
+    only_directories: bool = False
+    sub_root: int = 0
+    device: int = 0
+    counts_links: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One directory to scan. `parent` is its parent's watch, or TOP with `name` the whole path."""
+
+    parent: int
+    parent_inode: int
+    name: bytes
+    path: bytes
+    rule: Rule
+
+
+@dataclass(slots=True)
+class Found:
+    """What a scan brought besides Changes; the Watcher takes it with each commit.
+
+    `suspects`: directories that changed under the scan, to be listed again;
+    `unwatched`: where watches ran out, the topmost; `appeared`: files of new
+    directories, to be journaled unless still being written; `refused`: what
+    cannot be entered (no permission, a path too long), and why.
+    """
+
+    directories: list[DirectoryRow] = field(default_factory=list)
+    suspects: set[int] = field(default_factory=set)
+    unwatched: dict[bytes, Task] = field(default_factory=dict)
+    appeared: list[bytes] = field(default_factory=list)
+    refused: dict[bytes, tuple[Task, str]] = field(default_factory=dict)
+
+
+def with_files(task: Task) -> Task:
+    """To be taken up again later, when what is not watched must be looked at in full."""
+    return replace(task, rule=replace(task.rule, only_directories=False))
