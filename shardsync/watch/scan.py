@@ -414,5 +414,8 @@ class Scanner:
         if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             if task.parent != TOP:
                 self.found.suspects.add(task.parent)
+            else:
+                # A prefix that is gone, and all below it: no other directory here tells.
+                self.has_news = True
             return
         self.found.refused[task.path] = (with_files(task), os.strerror(error.errno or 0))

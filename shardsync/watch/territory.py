@@ -272,11 +272,16 @@ class Territory:
                 self.tops[prefix] = 0
             if found is None:
                 missing.append(prefix)
-            elif not self._scanner.is_open:
+            elif not self._scanner.is_open and not self._is_polled(prefix):
                 self._gathered.tree(prefix)
                 rule = replace(self._rule(device=found.st_dev, everything=False), whole=True)
                 self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
         return missing
+
+    def _is_polled(self, prefix: bytes) -> bool:
+        """Whether it has no watch for want of one, and is no newcomer for that."""
+        found = self._scanner.found
+        return prefix in found.unwatched or prefix in found.refused
 
     def follow(self, prefixes: Prefixes) -> None:
         """Own other prefixes from now on: drop what went, take what came as `tree`."""

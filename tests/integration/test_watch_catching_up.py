@@ -14,7 +14,7 @@ import pytest
 from shardsync.model import EpochReason, ShardState
 from shardsync.watch.watcher import Watcher
 from tests.support.queue import small_queue
-from tests.support.watching import Watching
+from tests.support.watching import Watching, planned
 
 
 @pytest.fixture
@@ -347,6 +347,23 @@ def test_a_watcher_killed_while_it_forgets_has_not_caught_up(watching: Watching)
     os.rename(away, watching.root / "a/b")
     watching.start()
     assert ("tree", b"a/b") in watching.seen()
+
+
+def test_a_prefix_that_was_away_and_is_back_is_sent_whole(tmp_path: Path) -> None:
+    """The Nodes deleted all of it while it was away; nothing here remembers it either."""
+    watching = Watching(tmp_path, shard=planned(1, (b"news",)), others=(planned(0),))
+    (watching.root / "news/a/b").mkdir(parents=True)
+    watching.start()
+    watching.stop()
+    os.rename(watching.root / "news", tmp_path / "away")
+    watching.start()
+    assert watching.remembered() == set()
+    watching.stop()
+    watching.changes()
+    os.rename(tmp_path / "away", watching.root / "news")
+    watching.start()
+    assert ("tree", b"news") in watching.seen()
+    watching.close()
 
 
 def until(watching: Watching, state: ShardState) -> None:

@@ -257,6 +257,30 @@ def test_what_cannot_be_watched_is_polled_until_it_can(tmp_path: Path) -> None:
     watching.close()
 
 
+def test_prefixes_without_watches_are_polled_and_come_to_rest(tmp_path: Path) -> None:
+    """They are there, so they are no newcomers to be scanned again and again."""
+    names = [b"p%d" % number for number in range(20)]
+    watching = Watching(tmp_path, shard=planned(1, tuple(names)), others=(planned(0),))
+    for name in names:
+        (watching.root / os.fsdecode(name) / "k").mkdir(parents=True)
+    time.sleep(0.15)
+    watcher = watching.begin()
+    watcher._inotify._add_watch = Limit(real=watcher._inotify._add_watch, left=6)  # type: ignore[assignment]
+    watching.quiet()
+    watching.seen()
+    (watching.root / "p19/k/f").write_text("x")
+    watching.touch("flush-1")
+    watching.quiet()
+    assert "flush-1" in watching.cookies()
+    seen = watching.seen()
+    assert ("entry", b"p19/k/f") in seen
+    assert "tree" not in {scope for scope, _ in seen}
+    for _ in range(3):
+        watcher._last_look = -100.0
+        assert watching.seen() == set()
+    watching.close()
+
+
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
     programs = Programs(tmp_path)
