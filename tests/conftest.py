@@ -1,10 +1,16 @@
-"""Tests marked `root` run where they can: as root, which CI is."""
+"""Tests marked `root` run where they can: as root, which CI is; Ctrl-C works in all of them."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A run in the background of a shell is given SIGINT ignored, and would hand that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
