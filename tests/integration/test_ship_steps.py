@@ -31,7 +31,8 @@ from shardsync.ship.observer import Unobserved
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.root import RootGuard
 from shardsync.ship.slots import RsyncSlots
-from shardsync.ship.syncer import Did, Syncer, Tick
+from shardsync.ship.syncer import Syncer
+from shardsync.ship.tick import Did, Tick
 from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView, TreeRoot
 from tests.support.clock import FakeClock
