@@ -123,7 +123,7 @@ class Committing:
         if not self._cookies.flushes or not settled() or not self._polling.covers_flushes():
             return []
         # A prefix that was made anew tells the Shard of its parent, not this one.
-        self._territory.check_prefixes()
+        self._territory.tops.check()
         if not settled():
             return []
         self.gather_pending()

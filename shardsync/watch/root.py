@@ -67,7 +67,7 @@ class WatchedRoot:
             self._ledger.commit({})
             self._catching_up.new_epoch(EpochReason.ROOT_LOST, self._standing.safe_us())
         elif not self._territory.catching_up:
-            missing = self._territory.check_prefixes()
+            missing = self._territory.tops.check()
             if missing and self._said.is_due(repr(missing)):
                 self._log.warning("prefix.missing", prefixes=b" ".join(missing))
 

@@ -138,6 +138,16 @@ class Scanner:
             if parents.get(folder, 0) < observed:
                 parents[folder] = observed
 
+    def rule_of_newcomers(self, *, device: int, everything: bool = False) -> Rule:
+        """For a subtree that appears while following: made just now, or moved in just now."""
+        return Rule(
+            everything=everything,
+            since_us=self._clock.wall_us() - COARSE_US,
+            unknown=True,
+            sub_root=self.sub_roots.get(device, 0),
+            device=device,
+        )
+
     def absolute(self, path: bytes) -> bytes:
         """The path to hand to the kernel."""
         if not path:

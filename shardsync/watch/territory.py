@@ -11,19 +11,19 @@ from __future__ import annotations
 import errno
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from shardsync.clock import Clock
 from shardsync.inotify import is_watch_limit
-from shardsync.journal.plan import covers
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.rule import COARSE_US, Rule, Task
+from shardsync.watch.rule import Rule, Task
 from shardsync.watch.scan import Scanner
 from shardsync.watch.supply import FREE_WATCHES, WatchSupply
+from shardsync.watch.tops import Tops
 
 
 class Territory:
@@ -40,15 +40,10 @@ class Territory:
         clock: Clock,
         prefixes: Prefixes,
     ) -> None:
-        self.tops: dict[bytes, int] = dict.fromkeys(sorted(prefixes.mine), 0)
         self.gone: list[tuple[int, int]] = []
         self.catching_up = False
-        self.prefix_came = False
         self.mounts_changed = False
         self.apart: dict[bytes, Task] = {}
-        # Directories above prefixes: what they were like when all prefixes were looked at last.
-        self._by_folder: dict[bytes | None, list[bytes]] | None = None
-        self._seen: dict[bytes, tuple[tuple[int, int, int], list[bytes]]] = {}
         self._outside: Iterator[list[int]] | None = None
         self._watches = watches
         self._table = table
@@ -57,6 +52,15 @@ class Territory:
         self._excluded = excluded
         self._clock = clock
         self._prefixes = prefixes
+        self.tops = Tops(
+            prefixes=prefixes.mine,
+            watches=watches,
+            table=table,
+            scanner=scanner,
+            gathered=gathered,
+            leave=self._leave,
+            clock=clock,
+        )
 
     # What the Fold asks.
 
@@ -79,10 +83,8 @@ class Territory:
             return
         parent, name = self._table.binding(wd) or (0, b"")
         self._forget(wd)
-        if parent == TOP and self.tops.get(name) == wd:
-            self.tops[name] = 0
-            self._seen.clear()
-            self.prefix_came = True  # to be looked at now, not in a second
+        if parent == TOP:
+            self.tops.ended(name, wd)
 
     def directory_moved(self, wd: int) -> None:
         path = self._table.path(wd)
@@ -98,14 +100,14 @@ class Territory:
             return
         path = folder + b"/" + name if folder else name
         if self._excluded.excludes(path, True) or self._prefixes.is_foreign(path):
-            self.prefix_came = self.prefix_came or path in self._prefixes.mine
+            self.tops.has_news = self.tops.has_news or path in self._prefixes.mine
             return
         above = look_at(self._scanner.absolute(folder))
         if above is None or above.st_ino != self._table.inode(wd):
             # The parent itself was renamed: this path is another place until its event comes.
             self.missed_directory(wd)
             return
-        rule = self._rule(device=above.st_dev, everything=not moved)
+        rule = self._scanner.rule_of_newcomers(device=above.st_dev, everything=not moved)
         task = Task(wd, above.st_ino, name, path, rule)
         if self._prefixes.touches_foreign(path, origin):
             task = replace(task, rule=replace(rule, whole=True))
@@ -121,7 +123,7 @@ class Territory:
     def begin_catch_up(self, rule: Rule) -> None:
         """Scan all prefixes anew, binding every watch anew."""
         self.take_watches()
-        self._seen.clear()
+        self.tops.look_again()
         self._scanner.abandon()
         self._scanner.found.suspects.clear()
         self._scanner.found.unwatched.clear()
@@ -140,8 +142,7 @@ class Territory:
         self.catching_up = False
         for wd in self._table.unseen():
             self._give_up(wd)
-        self._seen.clear()
-        self._find_tops(self.tops)
+        self.tops.find()
 
     def look_for_outside(self) -> None:
         """Begin to give up what was moved out of the territory, if anything was."""
@@ -181,7 +182,7 @@ class Territory:
             if path is None or binding is None:
                 continue
             device = self._device(path)
-            rule = replace(self._rule(device=device, everything=False), whole=True)
+            rule = replace(self._scanner.rule_of_newcomers(device=device), whole=True)
             parent, name = binding
             found.unwatched[path] = Task(parent, self._table.inode(parent), name, path, rule)
             self._scanner.polled += 1
@@ -217,72 +218,6 @@ class Territory:
         """Whether a directory inside the territory still has to be listed anew."""
         return any(self.path(wd) is not None for wd in self._scanner.found.suspects)
 
-    def check_prefixes(self) -> list[bytes]:
-        """Prefixes that are not there now. One that came, or was replaced, is scanned whole.
-
-        The Shard that owns the parent journals the coming and going of the
-        name; here all that lies below a newcomer is journaled as `tree`.
-        """
-        missing = []
-        self.prefix_came = False
-        for folder, prefixes in self._folders().items():
-            mark = None if folder is None else self._mark(folder)
-            seen = None if folder is None else self._seen.get(folder)
-            if mark is None or seen is None or seen[0] != mark:
-                gone = self._check_prefixes(prefixes)
-                if folder is not None and mark is not None and self._all_stand(prefixes, gone):
-                    self._seen[folder] = mark, gone
-            else:
-                gone = seen[1]
-            missing += gone
-        return missing
-
-    def _folders(self) -> dict[bytes | None, list[bytes]]:
-        """Prefixes by the directory above them; the root by none."""
-        if self._by_folder is None:
-            self._by_folder = {}
-            for prefix in self.tops:
-                folder = prefix.rpartition(b"/")[0] if prefix else None
-                self._by_folder.setdefault(folder, []).append(prefix)
-        return self._by_folder
-
-    def _mark(self, folder: bytes) -> tuple[int, int, int] | None:
-        """Changes whenever a prefix below is removed, made or replaced; None while it is young.
-
-        One look a second instead of one for each of 100,000 prefixes.
-        """
-        found = look_at(self._scanner.absolute(folder))
-        if found is None or self._clock.wall_us() - found.st_ctime_ns // 1000 < COARSE_US:
-            return None
-        return found.st_dev, found.st_ino, found.st_ctime_ns
-
-    def _all_stand(self, prefixes: list[bytes], missing: list[bytes]) -> bool:
-        return sum(not self.tops[prefix] for prefix in prefixes) == len(missing)
-
-    def _check_prefixes(self, prefixes: list[bytes]) -> list[bytes]:
-        missing = []
-        self._find_tops(prefixes)
-        for prefix in prefixes:
-            top = self.tops[prefix]
-            found = look_at(self._scanner.absolute(prefix))
-            if found is not None and top and found.st_ino == self._table.inode(top):
-                continue
-            if top:
-                self._leave_top(prefix, top)
-                self.tops[prefix] = 0
-            if found is None:
-                missing.append(prefix)
-            elif not self._scanner.is_open and not self._is_polled(prefix):
-                self._gathered.tree(prefix)
-                rule = replace(self._rule(device=found.st_dev, everything=False), whole=True)
-                self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
-        return missing
-
-    def _is_polled(self, prefix: bytes) -> bool:
-        """Whether it has no watch for want of one, and is no newcomer for that."""
-        found = self._scanner.found
-        return prefix in found.unwatched or prefix in found.refused
-
     def follow(self, prefixes: Prefixes) -> None:
         """Own other prefixes from now on: drop what went, take what came as `tree`."""
         old, self._prefixes = self._prefixes, prefixes
@@ -291,15 +226,10 @@ class Territory:
         self._find_apart()
         for prefix in prefixes.foreign - old.foreign:
             self._drop(prefix)
-        for prefix in old.mine - prefixes.mine:
-            self._leave_top(prefix, self.tops.pop(prefix))
-        for prefix in prefixes.mine - old.mine:
-            self.tops[prefix] = 0
+        self.tops.follow(prefixes.mine)
         for prefix in (old.foreign | old.mine) - prefixes.foreign - prefixes.mine:
             if prefixes.owns(prefix):
                 self._take_over(prefix)
-        self._by_folder = None
-        self._seen.clear()
 
     @property
     def doubles(self) -> frozenset[bytes]:
@@ -318,12 +248,7 @@ class Territory:
 
     def look_anew(self, point: bytes) -> None:
         """Something else lies at `point`, by a mount or an unmount: journal and watch it whole."""
-        for prefix, top in self.tops.items():
-            if top and covers(point, prefix):
-                self._leave_top(prefix, top)
-                self.tops[prefix] = 0
-                self.prefix_came = True
-        self._seen.clear()
+        self.tops.covered(point)
         if not self.journal_mount(point):
             return
         folder, _, name = point.rpartition(b"/")
@@ -337,7 +262,7 @@ class Territory:
         if task is not None:
             self._scanner.begin(task)
         elif wd:
-            rule = replace(self._rule(device=above.st_dev, everything=False), whole=True)
+            rule = replace(self._scanner.rule_of_newcomers(device=above.st_dev), whole=True)
             self._scanner.begin(Task(wd, above.st_ino, name, point, rule))
 
     def journal_mount(self, point: bytes) -> bool:
@@ -352,7 +277,7 @@ class Territory:
         for point in self._prefixes.apart:
             found = look_at(self._scanner.absolute(point))
             if found is not None and self._is_mine(point):
-                rule = self._rule(device=found.st_dev, everything=False)
+                rule = self._scanner.rule_of_newcomers(device=found.st_dev)
                 # A number of its own: under the file system's the inodes have their real place.
                 number = -1 - zlib.crc32(point)
                 rule = replace(rule, watched=False, whole=True, sub_root=number)
@@ -395,25 +320,6 @@ class Territory:
             self._gathered.tree(prefix)
             self.directory_came(wd, name, moved=True, origin=None)
 
-    def _find_tops(self, prefixes: Iterable[bytes]) -> None:
-        for prefix in prefixes:
-            top = self.tops[prefix]
-            if not top or not self._table.knows(top):
-                self.tops[prefix] = self._top(prefix)
-
-    def _top(self, prefix: bytes) -> int:
-        """The watch of a prefix, if it has one: adding it again tells the number."""
-        absolute = self._scanner.absolute(prefix)
-        try:
-            wd = self._watches.add(absolute)
-        except OSError:
-            return 0
-        if self._table.binding(wd) == (TOP, prefix):
-            return wd
-        if not self._table.knows(wd):
-            self._watches.remove(wd)
-        return 0
-
     def _settle(self, task: Task, *, created: bool) -> None:
         """Bind or scan the directory that is at the task's path now."""
         try:
@@ -437,7 +343,7 @@ class Territory:
         self._scanner.found.directories.append(row)
 
     def _list_suspect(self, wd: int, path: bytes, found: os.stat_result) -> None:
-        rule = self._rule(device=found.st_dev, everything=False)
+        rule = self._scanner.rule_of_newcomers(device=found.st_dev)
         try:
             with os.scandir(self._scanner.absolute(path)) as entries:
                 names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
@@ -467,21 +373,6 @@ class Territory:
             self.missed_directory(task.parent)
         else:
             self._scanner.found.refused[task.path] = (task, os.strerror(error.errno or 0))
-
-    def _rule(self, *, device: int, everything: bool) -> Rule:
-        """For a subtree that appears while following: made just now, or moved in just now."""
-        return Rule(
-            everything=everything,
-            since_us=self._clock.wall_us() - COARSE_US,
-            unknown=True,
-            sub_root=self._scanner.sub_roots.get(device, 0),
-            device=device,
-        )
-
-    def _leave_top(self, prefix: bytes, wd: int) -> None:
-        """Unless it was moved to below another prefix of this Shard, and is watched there."""
-        if self._table.binding(wd) == (TOP, prefix):
-            self._leave(wd)
 
     def _lose(self, wd: int) -> None:
         """It is not where it should be: moved away, or only one of those above it was renamed.

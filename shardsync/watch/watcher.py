@@ -268,7 +268,7 @@ class Watcher:
     # Once in a while.
 
     def _look_around(self, now: float) -> None:
-        if self._territory.prefix_came or now - self._last_look >= LOOK_SECONDS:
+        if self._territory.tops.has_news or now - self._last_look >= LOOK_SECONDS:
             self._last_look = now
             self._root.look()
             self._territory.look_for_outside()
