@@ -31,7 +31,8 @@ class BatchPlan:
     `replaced`: those of `content` that were a directory before.
     `unreadable`: path -> reason; they are tried again, and never deleted.
     `linked`: those of `content` and `attributes` that have several names;
-    `unlinked`: all that is a file with one name, or gone.
+    `unlinked`: all that is a file with one name, or gone. `siblings`: other names of
+    files written through one name, which may hold new bytes of the old size and time.
     `has_root_files`: all that lies directly in the root is wanted, too.
     """
 
@@ -47,6 +48,7 @@ class BatchPlan:
     has_root_files: bool = False
     linked: dict[bytes, LinkedFile] = field(default_factory=dict)
     unlinked: list[bytes] = field(default_factory=list)
+    siblings: set[bytes] = field(default_factory=set)
 
     def flat(self) -> Iterator[bytes]:
         """What the flat, content-comparing run is handed: what is there, then what is gone."""

@@ -238,6 +238,8 @@ class Delivery:
             await self._run(present, gone, purpose, delivered)
         for chunk in self._chunks(plan.attributes, {}):
             await self._run(chunk, (), Purpose.ATTRIBUTES, delivered)
+        for chunk in self._chunks(sorted(plan.siblings), {}):
+            await self._run(chunk, (), Purpose.CHECKSUM, delivered)
 
     def _chunks(self, paths: Iterable[bytes], sizes: Mapping[bytes, int]) -> Iterable[list[bytes]]:
         return chunks(
@@ -454,7 +456,8 @@ class Delivery:
     def _add_siblings(self, plan: BatchPlan) -> set[bytes]:
         """Add the other names of linked files; returns the files that may have more.
 
-        As attributes: a name whose file did not change, as after link(2), costs no data.
+        By checksum: a name whose file did not change, as after link(2), costs no data, and a
+        write that kept size and time is found.
         """
         prefix = os.fsencode(self._node.subtree)
         prefix = prefix + b"/" if prefix else b""
@@ -471,7 +474,8 @@ class Delivery:
             if not name.startswith(prefix) or self._is_excluded(path, False):
                 continue
             if path not in plan.content:
-                plan.attributes.setdefault(path, 0)
+                plan.attributes.pop(path, None)
+                plan.siblings.add(path)
         return {path[len(prefix) :] for path in found.unresolved}
 
     def _check_root(self) -> None:

@@ -162,8 +162,8 @@ class OpenWork:
             Work(
                 path=path,
                 scope=Scope.ENTRY,
-                # The file itself is on the Node: only what has its old time is sent.
-                compare=Compare.ATTRIBUTES,
+                # The file itself is on the Node: only what differs is sent.
+                compare=Compare.CHECKSUM,
                 reason=WorkReason.LINKS,
                 since=pending[path].since if path in pending else now,
                 not_before=now + _LINK_SEARCH_US,

@@ -49,6 +49,28 @@ def test_a_write_through_one_name_reaches_all(tmp_path: Path) -> None:
     run(work)
 
 
+def test_a_write_that_keeps_size_and_time_reaches_all_names(tmp_path: Path) -> None:
+    """New bytes of the old length, the mtime put back: told for one name, seen under both."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    (tree / "a").write_text("1111")
+    os.link(tree / "a", tree / "b")
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            before = (tree / "a").stat().st_mtime_ns
+            (tree / "a").write_text("2222")
+            os.utime(tree / "a", ns=(before, before))
+            instance.changed("a")
+            await sync.followed()
+            assert (node / "a").read_text() == "2222"
+            assert (node / "b").read_text() == "2222"
+
+    run(work)
+
+
 def test_a_name_outside_the_tree_is_searched_for_once(tmp_path: Path) -> None:
     """A file with a name elsewhere does not have the Tree searched at every write."""
     instance = Instance(tmp_path)
