@@ -18,7 +18,8 @@ class Progress:
     `generation`: of the Plan that the Watcher follows. `clean_stop`: the last
     Watcher ended with everything journaled up to `watermark_us`. `scanned`: a
     pass over all directories was completed once; no Node is compared before.
-    `mounts`: what was mounted below the root, the Watcher's own words.
+    `mounts`: what was mounted below the root, the Watcher's own words. `settings`: the mark of
+    those that the Watcher runs.
     """
 
     state: ShardState = ShardState.STOPPED
@@ -42,6 +43,7 @@ class Progress:
     boot_id: str = ""
     clock_offset_us: int = 0
     mounts: str = ""
+    settings: str = ""
 
 
 PROGRESS_COLUMNS = tuple(field.name for field in fields(Progress))

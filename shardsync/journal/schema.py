@@ -38,7 +38,7 @@ CREATE TABLE progress (
     heartbeat_us INTEGER NOT NULL DEFAULT 0, clean_stop INTEGER NOT NULL DEFAULT 0,
     scanned INTEGER NOT NULL DEFAULT 0,
     boot_id TEXT NOT NULL DEFAULT '', clock_offset_us INTEGER NOT NULL DEFAULT 0,
-    mounts TEXT NOT NULL DEFAULT ''
+    mounts TEXT NOT NULL DEFAULT '', settings TEXT NOT NULL DEFAULT ''
 ) STRICT;
 INSERT INTO progress (only) VALUES (1);
 """
@@ -106,6 +106,6 @@ CREATE TABLE requests (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE sync_process (
     only INTEGER PRIMARY KEY CHECK (only = 1), pid INTEGER NOT NULL, started_at INTEGER NOT NULL,
-    settings_fingerprint TEXT NOT NULL DEFAULT '', metrics_error TEXT NOT NULL DEFAULT ''
+    settings TEXT NOT NULL DEFAULT '', metrics_error TEXT NOT NULL DEFAULT ''
 ) STRICT;
 """

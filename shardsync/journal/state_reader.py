@@ -181,6 +181,11 @@ class StateReader:
         rows = self._database.rows("SELECT metrics_error FROM sync_process")
         return str(rows[0][0]) if rows else ""
 
+    def settings(self) -> str:
+        """The mark of the settings that the sync process runs, "" before it has them all."""
+        rows = self._database.rows("SELECT settings FROM sync_process")
+        return str(rows[0][0]) if rows else ""
+
     def root_identity(self, tree: str) -> str:
         """The identity of the root that was accepted, "" before the first."""
         rows = self._database.rows("SELECT identity FROM trees WHERE tree = ?", (tree,))

@@ -73,6 +73,40 @@ class StateWriter:
         """Note why /metrics is not served; "" where it is."""
         self._run("UPDATE sync_process SET metrics_error = ?", (message,))
 
+    def set_settings(self, mark: str) -> None:
+        """Note which settings are run by now: all that they ask for is under way."""
+        self._run("UPDATE sync_process SET settings = ?", (mark,))
+
+    def rename_node(self, key: NodeKey, new: NodeKey) -> None:
+        """All that is remembered of a Node goes to its new name, which nothing is known of yet.
+
+        Crash safety: one transaction; a Node is known under one of its names.
+        """
+        with self._transaction():
+            for table, column in self._node_tables():
+                self._connection.execute(
+                    f"UPDATE {table} SET tree = ?, {column} = ?"  # noqa: S608 (our own names)
+                    f" WHERE tree = ? AND {column} = ?",
+                    (*new, *key),
+                )
+
+    def forget_node(self, key: NodeKey) -> None:
+        """Drop all that is remembered of a Node: under this name it is a new one from now on."""
+        with self._transaction():
+            for table, column in self._node_tables():
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE tree = ? AND {column} = ?",  # noqa: S608 (as above)
+                    key,
+                )
+
+    def _node_tables(self) -> list[tuple[str, str]]:
+        """(table, column of the Node's name) of every table that remembers something of Nodes."""
+        names = self._connection.execute(
+            "SELECT m.name FROM sqlite_master AS m JOIN pragma_table_info(m.name) AS c"
+            " WHERE m.type = 'table' AND c.name = 'node'"
+        )
+        return [("nodes", "name"), *((row[0], "node") for row in names.fetchall())]
+
     def know_node(self, key: NodeKey) -> NodeRow:
         """The Node's row, made where it is new."""
         known = self.read.nodes().get(key) if self.path.exists() else None

@@ -60,7 +60,7 @@ class _Running:
 
     request: Request
     began_us: int
-    stations: list[Station]
+    keys: list[NodeKey]
     until: dict[NodeKey, dict[str, int]] = field(default_factory=dict)
     total: int = 0
 
@@ -98,6 +98,23 @@ class Operator:
             except (msgspec.DecodeError, StateUnusable) as error:
                 self._log.warning("request.not_resumed", error=error)
 
+    def renamed(self, key: NodeKey, new: NodeKey) -> None:
+        """A Node has another name by now; what was asked of it is asked of that."""
+        for running in self._running:
+            running.keys = [new if item == key else item for item in running.keys]
+            if key in running.until:
+                running.until[new] = running.until.pop(key)
+
+    def replaced(self, key: NodeKey) -> None:
+        """A Node has a new Syncer, which knows nothing yet of the flushes that wait for it."""
+        for running in self._running:
+            if running.request.kind is RequestKind.FLUSH and key in running.keys:
+                self._stations[key].syncer.hurry()
+
+    def _stations_of(self, running: _Running) -> list[Station]:
+        """Those that the request is about; a Node that was removed meanwhile is no longer."""
+        return [self._stations[key] for key in running.keys if key in self._stations]
+
     def _resume_request(self, request: Request) -> None:
         try:
             stations = self._chosen(request)
@@ -107,7 +124,11 @@ class Operator:
         if request.kind is RequestKind.FLUSH:
             self._begin_flush(request, stations)
             return
-        running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
+        running = _Running(
+            request=request,
+            began_us=self._clock.wall_us(),
+            keys=[station.key for station in stations],
+        )
         if request.kind is RequestKind.REPLAY:
             running.until = {station.key: self._newest(station) for station in stations}
         self._running.append(running)
@@ -219,7 +240,11 @@ class Operator:
 
         A Shard that is not in our Plan yet is waited for: the request may be quicker than it.
         """
-        running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
+        running = _Running(
+            request=request,
+            began_us=self._clock.wall_us(),
+            keys=[station.key for station in stations],
+        )
         for station in stations:
             tree = station.key[0]
             acknowledged = {
@@ -233,7 +258,11 @@ class Operator:
 
     def _begin_reconcile(self, request: Request, stations: list[Station]) -> None:
         self._refuse_stopped(stations)
-        running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
+        running = _Running(
+            request=request,
+            began_us=self._clock.wall_us(),
+            keys=[station.key for station in stations],
+        )
         rows = self._state.read.nodes()
         for station in stations:
             if rows[station.key].contacted:
@@ -245,7 +274,11 @@ class Operator:
 
     def _begin_replay(self, request: Request, stations: list[Station]) -> None:
         self._refuse_stopped(stations)
-        running = _Running(request=request, began_us=self._clock.wall_us(), stations=stations)
+        running = _Running(
+            request=request,
+            began_us=self._clock.wall_us(),
+            keys=[station.key for station in stations],
+        )
         starts = {station.key: self._replay_start(request, station) for station in stations}
         for station in stations:
             start = starts[station.key]
@@ -336,7 +369,9 @@ class Operator:
     def _look_after(self, running: _Running) -> None:
         request = running.request
         rows = self._state.read.nodes()
-        open_stations = [s for s in running.stations if not self._is_answered(running, s)]
+        open_stations = [
+            s for s in self._stations_of(running) if not self._is_answered(running, s)
+        ]
         if all(self._is_stuck(running, station) for station in open_stations):
             failures = self._failures(running)
             code = NodesFailed.exit_code if failures else 0
@@ -372,7 +407,7 @@ class Operator:
         by_cursor = running.request.kind is RequestKind.REPLAY and not running.request.path
         words = [
             f"{printable(item.path)} on {station.key[1]} ({item.last_error})"
-            for station in running.stations
+            for station in self._stations_of(running)
             for item in self._state.read.failures(station.key)
             if item.request == running.request.id or (by_cursor and item.since <= running.began_us)
         ]
@@ -422,7 +457,7 @@ class Operator:
 
     def _say_progress(self, running: _Running, open_stations: list[Station], names: str) -> None:
         if running.request.kind is RequestKind.FLUSH:
-            total = len(running.stations)
+            total = len(running.keys)
             done = total - len(open_stations)
         else:
             total = running.total

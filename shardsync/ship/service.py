@@ -1,22 +1,27 @@
 """The sync process: one Syncer per Node in one event loop, woken by what the Watchers commit.
 
-It owns state.db. It never watches the Tree and never writes a Journal.
+It owns state.db. It never watches the Tree and never writes a Journal. Which
+Nodes are served follows the settings while it runs: `take` has others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from shardsync.clock import Clock
+from shardsync.config.marks import settings_mark, tree_mark
 from shardsync.config.patterns import node_filter
-from shardsync.config.settings import NodeSettings, Settings, TreeSettings
+from shardsync.config.settings import NodeSettings, Settings, SyncSettings, TreeSettings
 from shardsync.errors import ShardsyncError, StateUnusable
+from shardsync.journal.locks import is_held
 from shardsync.journal.plan import Plan, read_plan
+from shardsync.journal.reader import JournalReader
 from shardsync.journal.records import NodeKey
 from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
@@ -30,6 +35,7 @@ from shardsync.ship.links import HardLinks
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator, Station
 from shardsync.ship.root import RootGuard, RootIdentity
+from shardsync.ship.roster import compare_roster
 from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.syncer import Syncer
 from shardsync.ship.transport import NodeTransport
@@ -43,21 +49,47 @@ _STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """Tasks of one part, which end soon after `stopping` is set."""
+
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServedTree:
     """One Tree with what its Nodes share."""
 
-    name: str
+    settings: TreeSettings
     root: TreeRoot
     journals: TreeJournals
     links: HardLinks
+    work: _Work = field(default_factory=_Work)
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    def fits(self, settings: TreeSettings | None) -> bool:
+        """Whether it is what these settings ask for; excludes are each Node's own affair."""
+        own = (self.settings.root, self.settings.marker)
+        return settings is not None and own == (settings.root, settings.marker)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Post:
-    """One Node with all its parts."""
+    """One Node with all its parts, and the settings that they were made of."""
 
+    node: NodeSettings
+    sync: SyncSettings
+    tree: ServedTree
     station: Station
     transport: NodeTransport
+    work: _Work = field(default_factory=_Work)
+
+    def stop(self) -> None:
+        self.work.stopping.set()
+        self.station.syncer.wake()
 
 
 class SyncService:
@@ -82,11 +114,23 @@ class SyncService:
         self._log = log
         self._stopping = asyncio.Event()
         self._request_news = asyncio.Event()
+        self._settings_news = asyncio.Event()
         self._trees: dict[str, ServedTree] = {}
         self._posts: dict[NodeKey, _Post] = {}
+        self._stations: dict[NodeKey, Station] = {}
+        self._slots = self._new_slots()
+        self._plan = Plan()
         self._tree_of_shard: dict[str, str] = {}
         self._pruned_at = 0.0
         self._said = ChangeOnly(clock=clock)
+        self._said_unfit = ChangeOnly(clock=clock)
+        self._operator = Operator(
+            state_dir=self._state_dir,
+            state=state,
+            stations=self._stations,
+            clock=clock,
+            log=log,
+        )
 
     def trees(self) -> tuple[ServedTree, ...]:
         """The Trees that are served."""
@@ -96,50 +140,197 @@ class SyncService:
         """Finish the ticks under way, then return from `serve`."""
         self._stopping.set()
         self._request_news.set()
+        self._settings_news.set()
         for post in self._posts.values():
-            post.station.syncer.wake()
+            post.stop()
+        for tree in self._trees.values():
+            tree.work.stopping.set()
+
+    def take(self, settings: Settings) -> None:
+        """Serve what these ask for from now on; what they leave as it is goes on undisturbed.
+
+        Returns at once; `StateReader.settings` has their mark when all of it is under way.
+        """
+        self._settings = settings
+        self._settings_news.set()
 
     async def serve(self) -> None:
         """Run until stopped. Raises StateUnusable where state.db cannot be written at first."""
         self._state.start(pid=os.getpid())
-        self._build()
         self._follow_plan()
-        operator = Operator(
-            state_dir=self._state_dir,
-            state=self._state,
-            stations={key: post.station for key, post in self._posts.items()},
-            clock=self._clock,
-            log=self._log,
-        )
-        operator.recover()
+        await self._adapt()
+        self._operator.recover()
         wakeup = Wakeup(state_dir=self._state_dir, on_news=self._on_news, log=self._log)
         wakeup.start()
         self._log.info("sync.started", trees=len(self._trees), nodes=len(self._posts))
         tasks = [
-            asyncio.create_task(self._guarded("syncer", self._run_syncer(post)))
-            for post in self._posts.values()
-        ]
-        for tree in self._trees.values():
-            links = (
-                tree.links.run(self._stopping),
-                tree.links.follow(tree.journals, self._stopping),
+            asyncio.create_task(self._guarded(what, work))
+            for what, work in (
+                ("operator", self._run_operator()),
+                ("housekeeping", self._keep_house()),
+                ("settings", self._keep_adapting()),
             )
-            tasks += [asyncio.create_task(self._guarded("links", work)) for work in links]
-        tasks.append(asyncio.create_task(self._guarded("operator", self._run_operator(operator))))
-        tasks.append(asyncio.create_task(self._guarded("housekeeping", self._keep_house())))
+        ]
         try:
             await self._stopping.wait()
-            await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+            await asyncio.wait([*tasks, *self._all_tasks()], timeout=_STOP_SECONDS)
         finally:
             wakeup.stop()
-            await self._close(tasks)
+            await self._close([*tasks, *self._all_tasks()])
 
-    def _build(self) -> None:
-        slots = RsyncSlots(limit=self._settings.sync.max_rsyncs, observer=self._observer)
-        for tree in self._settings.trees:
-            self._trees[tree.name] = self._tree(tree)
-        for node in self._settings.nodes:
-            self._posts[node.key] = self._post(node, self._trees[node.tree], slots)
+    def _all_tasks(self) -> list[asyncio.Task[None]]:
+        work = [post.work for post in self._posts.values()]
+        work += [tree.work for tree in self._trees.values()]
+        return [task for part in work for task in part.tasks]
+
+    def _new_slots(self) -> RsyncSlots:
+        return RsyncSlots(limit=self._settings.sync.max_rsyncs, observer=self._observer)
+
+    async def _keep_adapting(self) -> None:
+        while not self._stopping.is_set():
+            self._settings_news.clear()
+            try:
+                await self._adapt()
+            except StateUnusable as error:
+                if self._said_unfit.is_due(str(error)):
+                    self._log.warning("settings.delayed", error=error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._settings_news.wait(), _HOUSEKEEPING_SECONDS)
+
+    async def _adapt(self) -> None:
+        """Bring what is served to what the settings ask for; whatever fits already goes on.
+
+        Idempotent, so that whatever kept it from its end is made up for by the next call.
+        Crash safety: a Node's rows are renamed or dropped after it stopped, each in one
+        transaction; the mark is noted last.
+        """
+        settings = self._settings
+        waiting = self._trees_waiting(settings)
+        unfit = [
+            post
+            for key, post in self._posts.items()
+            if key[0] not in waiting and not self._fits(post, settings)
+        ]
+        await asyncio.gather(*(self._close_post(post) for post in unfit))
+        await self._drop_trees(settings, waiting)
+        if self._stopping.is_set() or settings is not self._settings:
+            return
+        if any(post.sync.max_rsyncs != settings.sync.max_rsyncs for post in unfit):
+            self._slots = self._new_slots()
+        self._muster(settings, waiting)
+        self._fill_posts(settings, waiting)
+        if not waiting:
+            self._note_settings(settings)
+
+    def _trees_waiting(self, settings: Settings) -> frozenset[str]:
+        """Trees whose Watchers still go by other settings: none of their Nodes is compared yet.
+
+        What a Watcher leaves out until it takes the new excludes up is found by a
+        comparison after that, and by none before.
+        """
+        waiting = set()
+        wanted = {tree.name: tree_mark(settings, tree.name) for tree in settings.trees}
+        for shard in self._plan.observing():
+            served = self._trees.get(shard.tree)
+            if served is None or shard.tree not in wanted:
+                continue
+            if not is_held(self._state_dir.lock(f"journal-{shard.id}")):
+                continue
+            if served.settings == settings.tree(shard.tree) or not served.fits(
+                settings.tree(shard.tree)
+            ):
+                continue
+            with contextlib.closing(JournalReader(self._state_dir.journal(shard.id))) as reader:
+                if reader.progress().settings != wanted[shard.tree]:
+                    waiting.add(shard.tree)
+        if waiting and self._said_unfit.is_due(f"{sorted(waiting)}"):
+            self._log.info(
+                "settings.wait", trees=",".join(sorted(waiting)), until="its Watchers have them"
+            )
+        return frozenset(waiting)
+
+    def _fits(self, post: _Post, settings: Settings) -> bool:
+        wanted = {node.key: node for node in settings.nodes}
+        trees = {tree.name: tree for tree in settings.trees}
+        return (
+            post.node == wanted.get(post.node.key)
+            and post.sync == settings.sync
+            and post.tree.fits(trees.get(post.node.tree))
+        )
+
+    async def _drop_trees(self, settings: Settings, waiting: frozenset[str]) -> None:
+        """Let go of Trees that are gone or have another root; take up the others' settings."""
+        wanted = {tree.name: tree for tree in settings.trees}
+        for name, tree in list(self._trees.items()):
+            if name in waiting:
+                continue
+            if tree.fits(wanted.get(name)):
+                self._trees[name] = dataclasses.replace(tree, settings=wanted[name])
+                continue
+            del self._trees[name]
+            tree.work.stopping.set()
+            await _end(tree.work.tasks)
+            tree.journals.close()
+            tree.root.release()
+            self._log.info("tree.dropped", tree=name)
+
+    def _muster(self, settings: Settings, waiting: frozenset[str]) -> None:
+        """Have the record name the same Nodes as the settings."""
+        rows = {key: row for key, row in self._state.read.nodes().items() if key[0] not in waiting}
+        roster = compare_roster(rows, settings.nodes)
+        for key, new in roster.renamed.items():
+            self._state.rename_node(key, new)
+            self._stations.pop(key, None)
+            self._operator.renamed(key, new)
+            self._log.info("node.renamed", tree=key[0], was=key[1], now=new[1])
+        for key in roster.gone:
+            self._state.forget_node(key)
+            self._stations.pop(key, None)
+            self._log.warning(
+                "node.removed", tree=key[0], node=key[1], kept="its files", dropped="its Cursors"
+            )
+
+    def _fill_posts(self, settings: Settings, waiting: frozenset[str]) -> None:
+        """Build and start what is not served yet."""
+        for tree in settings.trees:
+            if tree.name not in self._trees:
+                self._start_tree(self._tree(tree))
+        for node in settings.nodes:
+            if node.key in self._posts or node.tree in waiting:
+                continue
+            post = self._post(node, self._trees[node.tree], self._slots)
+            self._posts[node.key] = post
+            self._stations[node.key] = post.station
+            post.work.tasks.append(self._begin("syncer", self._run_syncer(post)))
+            self._operator.replaced(node.key)
+
+    def _start_tree(self, tree: ServedTree) -> None:
+        self._trees[tree.name] = tree
+        tree.journals.follow(self._plan)
+        for work in (
+            tree.links.run(tree.work.stopping),
+            tree.links.follow(tree.journals, tree.work.stopping),
+        ):
+            tree.work.tasks.append(self._begin("links", work))
+
+    def _begin(self, what: str, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(self._guarded(what, work))
+
+    def _note_settings(self, settings: Settings) -> None:
+        mark = settings_mark(settings)
+        if mark != self._state.read.settings():
+            self._state.set_settings(mark)
+            self._log.info("settings.taken", nodes=len(self._posts))
+
+    async def _close_post(self, post: _Post) -> None:
+        """Stop serving a Node: the tick under way is finished, or cut off where it takes long.
+
+        Its Station stays for the requests that concern it, until another takes its place.
+        """
+        self._posts.pop(post.node.key, None)
+        post.stop()
+        await _end(post.work.tasks)
+        await post.transport.close()
 
     def _tree(self, tree: TreeSettings) -> ServedTree:
         log = self._log.bind(tree=tree.name)
@@ -151,7 +342,7 @@ class SyncService:
             )
         )
         return ServedTree(
-            name=tree.name,
+            settings=tree,
             root=root,
             journals=TreeJournals(tree=tree.name, state_dir=self._state_dir, log=log),
             links=HardLinks(
@@ -240,16 +431,22 @@ class SyncService:
             root=tree.root,
             subtree=subtree,
         )
-        return _Post(station=station, transport=transport)
+        return _Post(
+            node=node,
+            sync=self._settings.sync,
+            tree=tree,
+            station=station,
+            transport=transport,
+        )
 
     async def _run_syncer(self, post: _Post) -> None:
-        await post.station.syncer.run(self._stopping)
+        await post.station.syncer.run(post.work.stopping)
 
-    async def _run_operator(self, operator: Operator) -> None:
+    async def _run_operator(self) -> None:
         while not self._stopping.is_set():
             self._request_news.clear()
-            operator.tick()
-            if operator.is_busy:
+            self._operator.tick()
+            if self._operator.is_busy:
                 await asyncio.sleep(_BUSY_SECONDS)
             else:
                 await self._request_news.wait()
@@ -292,12 +489,12 @@ class SyncService:
     async def _warm_or_pause(self) -> None:
         """Keep an rsync warm for each Node that follows; let go of the others'."""
         rows = self._state.read.nodes()
-        for name, tree in self._trees.items():
-            posts = [post for key, post in self._posts.items() if key[0] == name]
-            for post in posts:
-                row = rows[post.station.key]
+        for post in list(self._posts.values()):
+            row = rows.get(post.node.key)
+            # A reload may have taken it away while another was waited for.
+            if row is not None and not post.work.stopping.is_set():
                 self._remember_capabilities(post, row.capabilities)
-                if row.paused or row.halted or tree.root.trouble is not None:
+                if row.paused or row.halted or post.tree.root.trouble is not None:
                     await post.transport.pause()
                 elif row.contacted and not row.attempts:
                     post.transport.resume()
@@ -314,7 +511,7 @@ class SyncService:
         """Whether all its Nodes are paused, so that its file system may be unmounted."""
         rows = self._state.read.nodes()
         keys = [key for key in self._posts if key[0] == tree.name]
-        return bool(keys) and all(rows[key].paused for key in keys)
+        return bool(keys) and all(key in rows and rows[key].paused for key in keys)
 
     def _prune(self) -> None:
         now = self._clock.monotonic()
@@ -337,6 +534,7 @@ class SyncService:
         except StateUnusable as error:
             self._log.error("plan.unreadable", error=error)
             return
+        self._plan = plan
         self._tree_of_shard = {shard.id: shard.tree for shard in plan.shards}
         for tree in self._trees.values():
             tree.journals.follow(plan)
@@ -374,6 +572,16 @@ class SyncService:
             tree.root.release()
         self._state.close()
         self._log.info("sync.stopped")
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait for tasks that were told to stop; cut off what takes too long."""
+    waiting = list(tasks)
+    if waiting:
+        await asyncio.wait(waiting, timeout=_STOP_SECONDS)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def _known(text: str) -> RootIdentity | None:
