@@ -148,6 +148,7 @@ class Delivery:
         self._links = links
         self._log = log
         self._entries_allowed = 0
+        self._mounts: tuple[tuple[bytes, int], ...] | None = None
 
     async def deliver(
         self,
@@ -172,7 +173,9 @@ class Delivery:
 
         Raises RootLost, NodeTrouble, TooManyDeletions: nothing then counts as shipped.
         """
+        self._mounts = None
         self._check_root()
+        self._mounts = self._view.root.guard.mount_numbers
         self._entries_allowed = 0
         delivered = Delivered()
         with self._looking() as looker:
@@ -479,9 +482,14 @@ class Delivery:
         return {path[len(prefix) :] for path in found.unresolved}
 
     def _check_root(self) -> None:
+        """Raise RootLost unless all is as it was when the paths of this Batch were looked at."""
         trouble = self._view.check()
         if trouble is not None:
             raise RootLost(trouble.message)
+        now = self._view.root.guard.mount_numbers
+        if self._mounts is not None and now != self._mounts:
+            # It was away while paths were looked at, perhaps: what was missing may be there.
+            raise RootLost(f"tree {self._node.tree}: what is mounted below its root just changed")
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[Looker]:

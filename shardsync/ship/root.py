@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from shardsync.escape import printable
-from shardsync.mounts import (
-    Mount,
-    filesystem_name,
-    mount_of,
-    mounts_below,
-    read_mounts,
-)
+from shardsync.mounts import Mount, filesystem_name, mount_of, read_mounts
 from shardsync.ship.look import Look, Looker, open_beneath
+from shardsync.ship.subroots import (
+    SeenBelow,
+    SubRoot,
+    has_entries,
+    kept_in_mind,
+    see_below,
+    trouble_below,
+)
 
 
 class RootTroubleKind(enum.StrEnum):
@@ -38,6 +40,10 @@ class RootTroubleKind(enum.StrEnum):
     MARKER_GONE = "marker_gone"
     MOUNT_LOST = "mount_lost"
     """A file system that was mounted below it is no longer."""
+    MOUNT_REPLACED = "mount_replaced"
+    """Another file system is mounted below it where there was one, or covers it."""
+    MOUNT_EMPTY = "mount_empty"
+    """A file system below it is empty, and was not; or it is new, and may hide what is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +58,8 @@ class RootTrouble:
 class RootIdentity:
     """What tells this root from any other, beyond a reboot. Goes to JSON and back.
 
-    `device` (st_dev) counts only while `boot_id` is the present one. `mounts`: mount points
-    below it. `had_entries`: it was once seen not empty.
+    `device` (st_dev) counts only while `boot_id` is the present one. `mounts`: what is
+    mounted below it. `had_entries`: it was once seen not empty.
     """
 
     inode: int
@@ -61,7 +67,7 @@ class RootIdentity:
     device: int
     boot_id: str
     had_entries: bool
-    mounts: tuple[bytes, ...] = ()
+    mounts: tuple[SubRoot, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; paths as the file system's text, odd bytes escaped by surrogates."""
@@ -71,7 +77,7 @@ class RootIdentity:
             "device": self.device,
             "boot_id": self.boot_id,
             "had_entries": self.had_entries,
-            "mounts": [os.fsdecode(mount) for mount in self.mounts],
+            "mounts": [mount.to_json() for mount in self.mounts],
         }
 
     @classmethod
@@ -83,7 +89,7 @@ class RootIdentity:
             device=int(values["device"]),
             boot_id=str(values["boot_id"]),
             had_entries=bool(values["had_entries"]),
-            mounts=tuple(os.fsencode(mount) for mount in values["mounts"]),
+            mounts=tuple(SubRoot.from_json(mount) for mount in values["mounts"]),
         )
 
 
@@ -100,6 +106,12 @@ class RootGuard:
         self._marker = marker
         self._identity = known
         self._descriptor: int | None = None
+        self._mount_numbers: tuple[tuple[bytes, int], ...] = ()
+
+    @property
+    def mount_numbers(self) -> tuple[tuple[bytes, int], ...]:
+        """(point, number) of each mount below, as last checked; another number: mounted anew."""
+        return self._mount_numbers
 
     @property
     def identity(self) -> RootIdentity | None:
@@ -200,21 +212,30 @@ class RootGuard:
 
     def _judge(self, descriptor: int) -> RootTrouble | None:
         """Compare the open root with what is known, and learn what may be learned."""
-        now = self._seen(descriptor)
+        mounts = read_mounts()
+        now = self._seen(descriptor, mounts)
+        below = see_below(descriptor, self._path, mounts)
+        self._mount_numbers = below.ids
         trouble = self._marker_trouble(descriptor)
         known = self._identity
         if trouble is not None:
             return trouble
         if known is None:
-            self._identity = now
+            self._identity = replace(now, mounts=below.found)
             return None
-        trouble = self._differs(known, now)
+        trouble = self._differs(known, now, below)
         if trouble is None:
             # A mount that was added is kept in mind from now on, as are first entries.
-            self._identity = replace(now, had_entries=known.had_entries or now.had_entries)
+            self._identity = replace(
+                now,
+                had_entries=known.had_entries or now.had_entries,
+                mounts=kept_in_mind(known.mounts, below),
+            )
         return trouble
 
-    def _differs(self, known: RootIdentity, now: RootIdentity) -> RootTrouble | None:
+    def _differs(
+        self, known: RootIdentity, now: RootIdentity, below: SeenBelow
+    ) -> RootTrouble | None:
         if known.filesystem != now.filesystem or not _same_device(known, now):
             return self._trouble(
                 RootTroubleKind.REPLACED,
@@ -222,11 +243,9 @@ class RootGuard:
             )
         if known.inode != now.inode:
             return self._trouble(RootTroubleKind.REPLACED, "is another directory than before")
-        lost = sorted(set(known.mounts) - set(now.mounts))
-        if lost:
-            return self._trouble(
-                RootTroubleKind.MOUNT_LOST, f"no longer has a mount at {printable(lost[0])}"
-            )
+        wrong = trouble_below(known.mounts, below, same_boot=known.boot_id == now.boot_id)
+        if wrong is not None:
+            return self._trouble(RootTroubleKind(f"mount_{wrong[0]}"), wrong[1])
         if known.had_entries and not now.had_entries:
             return self._trouble(RootTroubleKind.EMPTY, "is empty, and was not before")
         return None
@@ -242,9 +261,8 @@ class RootGuard:
             )
         return None
 
-    def _seen(self, descriptor: int) -> RootIdentity:
+    def _seen(self, descriptor: int, mounts: tuple[Mount, ...]) -> RootIdentity:
         status = os.fstat(descriptor)
-        mounts = read_mounts()
         mount = mount_of(descriptor, mounts)
         known = self._identity
         return RootIdentity(
@@ -252,8 +270,7 @@ class RootGuard:
             filesystem=_filesystem(mount, known, device=status.st_dev),
             device=status.st_dev,
             boot_id=read_boot_id(),
-            had_entries=_has_entries(descriptor),
-            mounts=mounts_below(os.path.realpath(self._path), mounts),
+            had_entries=has_entries(descriptor),
         )
 
     def _unopened(self, error: OSError) -> RootTrouble:
@@ -283,12 +300,3 @@ def _same_device(known: RootIdentity, now: RootIdentity) -> bool:
     if known.boot_id != now.boot_id or known.filesystem.startswith("uuid:"):
         return True
     return known.device == now.device
-
-
-def _has_entries(descriptor: int) -> bool:
-    reader = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
-    try:
-        with os.scandir(reader) as entries:
-            return next(entries, None) is not None
-    finally:
-        os.close(reader)

@@ -238,6 +238,10 @@ def test_mounts_that_go_or_cover_are_told(root: Path) -> None:
         (root / "sub").mkdir()
         held = guard(root)
         mount(root / "sub")
+        trouble = held.check()
+        assert trouble is not None
+        assert trouble.kind is RootTroubleKind.MOUNT_EMPTY
+        (root / "sub" / "f").write_text("1")
         assert held.check() is None
         umount(root / "sub")
         trouble = held.check()

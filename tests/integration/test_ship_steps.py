@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from shardsync.ship.observer import Unobserved
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.root import RootGuard
 from shardsync.ship.slots import RsyncSlots
+from shardsync.ship.subroots import mount_number
 from shardsync.ship.syncer import Syncer
 from shardsync.ship.tick import Did, Tick
 from shardsync.ship.transport import Listing
@@ -422,6 +424,56 @@ def test_a_root_lost_within_a_batch_stops_its_next_run(
         assert state.read.cursors(KEY) == before
 
     asyncio.run(work())
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_a_mount_that_went_and_came_within_a_batch_stops_its_next_run(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """What was looked at while it was away seemed to be missing: all is looked at again."""
+    node = _Node()
+    volume = instance.tree / "vol"
+    volume.mkdir()
+
+    def mount() -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "test", volume], check=True)
+        (volume / "page").write_text("1")
+
+    def flap() -> None:
+        subprocess.run(["umount", volume], check=True)
+        subprocess.run(["mount", "--bind", keep, volume], check=True)
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        before = state.read.cursors(KEY)
+        node.shipped.clear()
+        instance.changed("gone", scope=Scope.TREE)
+        node.on_count = flap
+        tick = await syncer.tick()
+        assert tick.did is Did.HALTED
+        assert "mounted below its root just changed" in tick.error
+        assert node.shipped == []
+        assert state.read.cursors(KEY) == before
+        node.on_count = bool
+        assert (await syncer.tick()).did is Did.SHIPPED
+        assert node.shipped == [([], [b"gone"])]
+
+    keep = instance.folder / "keep"
+    keep.mkdir()
+    mount()
+    subprocess.run(["mount", "--bind", volume, keep], check=True)
+    try:
+        descriptor = os.open(keep, os.O_PATH | os.O_CLOEXEC)
+        is_numbered = mount_number(descriptor)
+        os.close(descriptor)
+        if not is_numbered:
+            pytest.skip("this kernel does not number its mounts")
+        asyncio.run(work())
+    finally:
+        for point in (volume, keep):
+            subprocess.run(["umount", "-l", point], check=False)
 
 
 def test_deletions_of_several_batches_add_up(
