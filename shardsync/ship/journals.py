@@ -28,11 +28,13 @@ class Unread:
     """Changes after some Cursors. `cursors`: where they stand once these are shipped.
 
     `held_until`: observed_at of the first Change that is still settling, or None.
+    `is_cut`: a Shard has perhaps more of them, beyond the limit.
     """
 
     rows: list[ChangeRow] = field(default_factory=list)
     cursors: dict[str, Cursor] = field(default_factory=dict)
     held_until: int | None = None
+    is_cut: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,8 +137,10 @@ class TreeJournals:
             self._unreadable.discard(shard_id)
             if not rows and newest > cursor.position:
                 found.cursors[shard_id] = dataclasses.replace(cursor, position=newest)
+            is_full = len(rows) == limit
             rows = _settled(rows, settled_before, found)
             if rows:
+                found.is_cut = found.is_cut or (is_full and len(rows) == limit)
                 found.rows += rows
                 found.cursors[shard_id] = Cursor(
                     journal_id=cursor.journal_id, position=rows[-1][0]

@@ -18,12 +18,13 @@ from shardsync.journal.records import BatchRecord, Cursor, NodeRow, Work
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState
+from shardsync.ship.backlog import Slice, SliceSize, read_slice
 from shardsync.ship.condition import NodeCondition
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery, NodeTrouble, RootLost
 from shardsync.ship.first_contact import FirstContact
-from shardsync.ship.fold import Pending, fold, rebase
-from shardsync.ship.journals import TreeJournals, Unread
+from shardsync.ship.fold import Pending, rebase
+from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.open_work import OpenWork
@@ -62,6 +63,7 @@ class Syncer:
         self._log = log
         self._is_urgent = False
         self._is_works_turn = False
+        self._size = SliceSize(most=limits.batch_paths)
         self._news = asyncio.Event()
         self._condition = NodeCondition(
             key=node.key,
@@ -142,21 +144,21 @@ class Syncer:
         cursors = self._led_on(self._state.read.cursors(self.key))
         if isinstance(cursors, Tick):
             return cursors
-        unread = self._unread(cursors, row.allow_delete)
+        unread = await self._next_slice(cursors, row.allow_delete)
         # In turn, so that neither a steady stream of Changes nor a long reconcile starves the
         # other.
-        due = self._open_work.due() if self._is_works_turn or not unread.rows else []
-        self._is_works_turn = bool(unread.rows) and not due
+        due = self._open_work.due() if self._is_works_turn or not unread.pending else []
+        self._is_works_turn = bool(unread.pending) and not due
         if due:
             return await self._ship_work(row, due)
-        if unread.rows:
+        if unread.pending:
             return await self._ship(row, cursors, unread)
         if unread.cursors:
             self._state.set_cursors(self.key, unread.cursors)
         self._is_urgent = False
         return self._rest(row, cursors, unread)
 
-    def _rest(self, row: NodeRow, cursors: dict[str, Cursor], unread: Unread) -> Tick:
+    def _rest(self, row: NodeRow, cursors: dict[str, Cursor], unread: Slice) -> Tick:
         """Nothing is to be done now: keep the record in order."""
         self._state.note_history(self.key, cursors)
         self._condition.end_allowance(row)
@@ -199,33 +201,36 @@ class Syncer:
             cursors = {**cursors, **standing.fresh}
         return cursors
 
-    def _unread(self, cursors: dict[str, Cursor], allowed_until: int) -> Unread:
+    async def _next_slice(self, cursors: dict[str, Cursor], allowed_until: int) -> Slice:
         """What is pending; first of all, and apart, that for which deletions were allowed."""
         settled = None
         if allowed_until:
-            allowed = self._journals.unread(
-                cursors, limit=self._limits.batch_paths, settled_before=allowed_until + 1
-            )
-            if allowed.rows:
+            allowed = await self._read_slice(cursors, allowed_until + 1)
+            if allowed.pending:
                 return allowed
         if self._limits.delay_seconds and not self._is_urgent:
             settled = self._clock.wall_us() - int(self._limits.delay_seconds * 1_000_000)
-        return self._journals.unread(
-            cursors, limit=self._limits.batch_paths, settled_before=settled
+        return await self._read_slice(cursors, settled)
+
+    async def _read_slice(self, cursors: dict[str, Cursor], settled_before: int | None) -> Slice:
+        return await read_slice(
+            self._journals,
+            cursors,
+            max_paths=self._size.paths,
+            settled_before=settled_before,
         )
 
-    async def _ship(self, row: NodeRow, before: dict[str, Cursor], unread: Unread) -> Tick:
+    async def _ship(self, row: NodeRow, before: dict[str, Cursor], unread: Slice) -> Tick:
         began = self._clock.monotonic()
-        folded: dict[bytes, Pending] = {}
-        fold(unread.rows, folded)
-        pending = list(self._rebased(folded.values()))
+        pending = list(self._rebased(unread.pending.values()))
         delivered = await self._delivery.deliver(
             pending,
             owned=bool(row.owned),
-            allow_delete=all(change[4] <= row.allow_delete for change in unread.rows),
-            sweep=self._condition.may_be_left(min(change[4] for change in unread.rows)),
+            allow_delete=unread.newest <= row.allow_delete,
+            sweep=self._condition.may_be_left(unread.oldest),
         )
         now = self._clock.wall_us()
+        self._size.note(paths=len(pending), seconds=self._clock.monotonic() - began)
         # A replay may have set a Cursor back meanwhile, and must not be undone.
         standing = self._state.read.cursors(self.key)
         cursors = {
@@ -246,7 +251,7 @@ class Syncer:
         )
         self._condition.succeeded(row, delivered, began)
         self._observer.changes_shipped(
-            self.key, ((now - observed_at) / 1e6 for _, _, _, _, observed_at, _ in unread.rows)
+            self.key, ((now - observed_at) / 1e6 for observed_at in unread.observed_at)
         )
         return Tick(did=Did.SHIPPED, paths=len(pending))
 
@@ -256,7 +261,7 @@ class Syncer:
             if moved is not None:
                 yield Pending(path=moved[0], want=moved[1], since=item.since)
 
-    def _idle_seconds(self, unread: Unread) -> float:
+    def _idle_seconds(self, unread: Slice) -> float:
         now = self._clock.wall_us()
         seconds = IDLE_SECONDS
         if unread.held_until is not None:

@@ -1,0 +1,102 @@
+"""What is pending for a Node, cut into slices: one slice becomes one Batch.
+
+Changes are read a little at a time, Shard by Shard in turn, and folded as they
+come, until a slice holds enough distinct paths or enough Changes. So a backlog
+costs what its distinct paths cost, in time that is linear in its Changes, and
+memory does not grow with it: it stays on disk. A path that changed a thousand
+times is shipped once per slice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shardsync.journal.records import Cursor
+from shardsync.ship.fold import Pending, fold
+from shardsync.ship.journals import TreeJournals
+
+_ROWS_AT_ONCE = 2_000
+"""Per Shard; 2,000 Changes are read and folded in some 5 ms, and others wait for no more."""
+_FEW_ROWS = 200
+_MOST_ROWS = 200_000
+"""In one slice, however few paths they concern: a second of reading, 8 bytes each."""
+_SLICE_SECONDS = 5.0
+"""How long a Batch should take at most: what was observed meanwhile waits for its end."""
+_FEWEST_PATHS = 500
+
+
+@dataclass(slots=True, kw_only=True)
+class Slice:
+    """Pending Changes as distinct paths. `cursors`: where they stand once these are shipped.
+
+    `observed_at` of each Change, for the latency. `held_until`: observed_at of the first
+    Change that is still settling, or None.
+    """
+
+    pending: dict[bytes, Pending] = field(default_factory=dict)
+    cursors: dict[str, Cursor] = field(default_factory=dict)
+    observed_at: array[int] = field(default_factory=lambda: array("q"))
+    held_until: int | None = None
+
+    @property
+    def oldest(self) -> int:
+        """observed_at of the oldest Change in it. Raises ValueError where there is none."""
+        return min(self.observed_at)
+
+    @property
+    def newest(self) -> int:
+        """observed_at of the newest Change in it. Raises ValueError where there is none."""
+        return max(self.observed_at)
+
+
+async def read_slice(
+    journals: TreeJournals,
+    cursors: Mapping[str, Cursor],
+    *,
+    max_paths: int,
+    settled_before: int | None = None,
+) -> Slice:
+    """The next Changes after `cursors`, of all Shards in turn, folded.
+
+    About `max_paths` distinct paths at most: a step of reading is finished. Those observed
+    at `settled_before` (Unix microseconds) or later are left for later. Lets others run in
+    between. A Journal that cannot be read keeps back only its own Changes.
+    """
+    found = Slice()
+    at = dict(cursors)
+    while True:
+        room = max(max_paths - len(found.pending), min(_FEW_ROWS, max_paths))
+        unread = journals.unread(at, limit=min(room, _ROWS_AT_ONCE), settled_before=settled_before)
+        fold(unread.rows, found.pending)
+        found.observed_at.extend(row[4] for row in unread.rows)
+        found.cursors |= unread.cursors
+        at |= unread.cursors
+        if unread.held_until is not None:
+            found.held_until = min(unread.held_until, found.held_until or unread.held_until)
+        is_full = len(found.pending) >= max_paths or len(found.observed_at) >= _MOST_ROWS
+        if is_full or not unread.is_cut:
+            return found
+        await asyncio.sleep(0)
+
+
+class SliceSize:
+    """How many paths the next slice may hold, so that a Batch ends in some seconds.
+
+    A slow Node gets smaller Batches, each of which moves its Cursor. Pure.
+    """
+
+    def __init__(self, *, most: int) -> None:
+        self._most = most
+        self.paths = most
+        """At most that many."""
+
+    def note(self, *, paths: int, seconds: float) -> None:
+        """Learn from a Batch of so many paths that took so long."""
+        if seconds > _SLICE_SECONDS and paths:
+            fitting = int(paths * _SLICE_SECONDS / seconds)
+            self.paths = max(min(self._most, _FEWEST_PATHS), min(self.paths, fitting))
+        elif seconds < _SLICE_SECONDS / 2:
+            self.paths = min(self._most, 2 * self.paths)
