@@ -69,6 +69,12 @@ class Purpose(enum.Enum):
     """As COMPARE_FLAT, compared by content."""
     COMPARE_LISTING = "compare_listing"
     """Dry run: what is there beside the tree directly in each directory."""
+    LEVEL = "level"
+    """Each directory and what lies directly in it, compared by size and mtime; deletes nothing."""
+    COMPARE_LEVEL = "compare_level"
+    """Dry run: what differs directly in each directory, and what is there beside the tree."""
+    COMPARE_LEVEL_CHECKSUM = "compare_level_checksum"
+    """As COMPARE_LEVEL, compared by content."""
     DELETE_FILTERED = "delete_filtered"
     """Deletion for receivers that die of missing arguments; the list is `deletion_filters`."""
 
@@ -81,6 +87,16 @@ DRY = frozenset(
         Purpose.COMPARE_FLAT,
         Purpose.COMPARE_FLAT_CHECKSUM,
         Purpose.COMPARE_LISTING,
+        Purpose.COMPARE_LEVEL,
+        Purpose.COMPARE_LEVEL_CHECKSUM,
+    }
+)
+_LEVELS = frozenset(
+    {
+        Purpose.COMPARE_LISTING,
+        Purpose.LEVEL,
+        Purpose.COMPARE_LEVEL,
+        Purpose.COMPARE_LEVEL_CHECKSUM,
     }
 )
 
@@ -94,6 +110,9 @@ _COMPARED = {
     Purpose.COMPARE_CHECKSUM: ("-n", "-r", "--checksum", "--modify-window=-1"),
     Purpose.COMPARE_FLAT: ("-n", "--modify-window=-1"),
     Purpose.COMPARE_FLAT_CHECKSUM: ("-n", "--checksum", "--modify-window=-1"),
+    Purpose.LEVEL: ("--modify-window=-1",),
+    Purpose.COMPARE_LEVEL: ("-n", "--modify-window=-1"),
+    Purpose.COMPARE_LEVEL_CHECKSUM: ("-n", "--checksum", "--modify-window=-1"),
     # Nothing is created nor updated with these two, so only what is foreign is told.
     Purpose.COMPARE_LISTING: ("-n", "--existing", "--ignore-existing"),
 }
@@ -177,7 +196,7 @@ def list_bytes(paths: Iterable[bytes], *, purpose: Purpose) -> Iterable[bytes]:
     Raises ValueError for the root itself where that would impose the root's own
     attributes, or, in a flat Batch, delete what is foreign at the root's level.
     """
-    tail = b"/\0" if purpose is Purpose.COMPARE_LISTING else b"\0"
+    tail = b"/\0" if purpose in _LEVELS else b"\0"
     for path in paths:
         if not path:
             if purpose not in DRY:

@@ -63,6 +63,7 @@ class Shipping(Protocol):
         gone: Sequence[bytes] = (),
         deadline_seconds: float,
         max_delete: int | None = None,
+        beside: bool = False,
     ) -> RunResult:
         """One run of rsync with this list; never raises for what the Node does."""
         ...
@@ -108,6 +109,7 @@ class Failed:
 class Delivered:
     """What one Batch achieved. `failed`: what must be tried again, each path on its own.
 
+    `files`, `file_bytes`: all that the runs looked at here, as rsync counts it.
     `foreign`: what the Node has beside the Tree, kept as the Node is not owned.
     `unresolved`: files with further names that are still being searched for.
     """
@@ -115,6 +117,8 @@ class Delivered:
     shipped: int = 0
     deleted: int = 0
     bytes_sent: int = 0
+    files: int = 0
+    file_bytes: int = 0
     failed: dict[bytes, Failed] = field(default_factory=dict)
     foreign: list[bytes] = field(default_factory=list)
     unresolved: set[bytes] = field(default_factory=set)
@@ -202,6 +206,18 @@ class Delivery:
         if sweep:
             trees = () if owned and find_extraneous else plan.trees
             await self._sweep(plan, trees, delivered, allow_delete=allow_delete)
+        return delivered
+
+    async def ship_whole(
+        self, paths: Sequence[bytes], purpose: Purpose, *, beside: bool
+    ) -> Delivered:
+        """Send these directories with what is in them, as TREE or LEVEL; deletes nothing there.
+
+        `beside`: others may do the same meanwhile, with subtrees of their own; the directories
+        above are theirs to set right who asked for that. Raises as `deliver` does.
+        """
+        delivered = Delivered()
+        await self._run(paths, (), purpose, delivered, beside=beside)
         return delivered
 
     async def _check_deletions(self, plan: BatchPlan, *, allow_delete: bool, again: bool) -> None:
@@ -371,6 +387,8 @@ class Delivery:
         gone: Sequence[bytes],
         purpose: Purpose,
         delivered: Delivered,
+        *,
+        beside: bool = False,
     ) -> None:
         """One run; where it does not tell which paths failed, halves of it until it does."""
         async with self._slots:
@@ -386,13 +404,16 @@ class Delivery:
                 max_delete=(
                     2 * self._entries_allowed if self._entries_allowed > _FEW_DELETIONS else None
                 ),
+                beside=beside,
             )
         if result.outcome is Outcome.NOTHING:
-            await self._halve(paths, gone, purpose, delivered, result)
+            await self._halve(paths, gone, purpose, delivered, result, beside=beside)
             return
         delivered.shipped += len(paths)
         delivered.deleted += result.deleted
         delivered.bytes_sent += result.bytes_sent
+        delivered.files += result.files
+        delivered.file_bytes += result.file_bytes
         self._budget.note_deleted(result.deleted)
         kept = await self._kept_by_excludes(gone, result)
         for path, failure in result.failed.items():
@@ -421,6 +442,8 @@ class Delivery:
         purpose: Purpose,
         delivered: Delivered,
         result: RunResult,
+        *,
+        beside: bool,
     ) -> None:
         if result.trouble is not Trouble.UNATTRIBUTED:
             raise NodeTrouble(result)
@@ -434,7 +457,7 @@ class Delivery:
         middle = len(everything) // 2
         for part, start in ((everything[:middle], 0), (everything[middle:], middle)):
             cut = max(0, min(len(part), present - start))
-            await self._run(part[:cut], part[cut:], purpose, delivered)
+            await self._run(part[:cut], part[cut:], purpose, delivered, beside=beside)
 
     async def _entries_below(self, paths: Sequence[bytes], *, gone: Sequence[bytes]) -> int:
         async with self._slots:

@@ -69,7 +69,11 @@ _STATISTICS = re.compile(
     rb"(?:Number of |Total |Literal data|Matched data|File list |sent [\d,]+ bytes"
     rb"|total size is|$)"
 )
-_BYTES_SENT = re.compile(rb"Total bytes sent: ([\d,.]+)")
+_FIGURES = (
+    (re.compile(rb"Total bytes sent: ([\d,.]+)"), "bytes_sent"),
+    (re.compile(rb"Number of files: ([\d,.]+)"), "files"),
+    (re.compile(rb"Total file size: ([\d,.]+)"), "file_bytes"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,8 @@ class Messages:
     """Failures that name a temporary file, still to be traced to its entry."""
     stopped_deletions: bool = False
     bytes_sent: int = 0
+    files: int = 0
+    file_bytes: int = 0
 
 
 class MessageReader:
@@ -148,9 +154,10 @@ class MessageReader:
             self._note(self.messages.unattributed, line)
 
     def _read_statistics(self, line: bytes) -> None:
-        found = _BYTES_SENT.match(line)
-        if found is not None:
-            self.messages.bytes_sent = int(re.sub(rb"[,.]", b"", found[1]) or b"0")
+        for pattern, name in _FIGURES:
+            found = pattern.match(line)
+            if found is not None:
+                setattr(self.messages, name, int(re.sub(rb"[,.]", b"", found[1]) or b"0"))
 
     def _read_vanished(self, line: bytes) -> bool:
         found = _VANISHED.fullmatch(line)

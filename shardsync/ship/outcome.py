@@ -63,7 +63,8 @@ class RunResult:
 
     `exit_code`: negative for a signal, None where rsync was never started. `listed`:
     length of the list. `sent`, `deleted`: lines of rsync's report. `bytes_sent`: what rsync
-    says it put on the wire, 0 if it died. `failed`: what has to be tried again.
+    says it put on the wire, 0 if it died. `files`, `file_bytes`: all that it looked at here.
+    `failed`: what has to be tried again.
     `vanished`: gone while it ran (a Change of their own will come). `warm`: it had been
     started ahead. `message`: for `last_error`, "" if all went well.
     """
@@ -76,6 +77,8 @@ class RunResult:
     sent: int = 0
     deleted: int = 0
     bytes_sent: int = 0
+    files: int = 0
+    file_bytes: int = 0
     failed: Mapping[bytes, Failure] = field(default_factory=dict)
     vanished: tuple[bytes, ...] = ()
     unattributed: tuple[str, ...] = ()

@@ -232,6 +232,8 @@ class RsyncRun:
             sent=self._sent,
             deleted=self._deleted,
             bytes_sent=messages.bytes_sent,
+            files=messages.files,
+            file_bytes=messages.file_bytes,
             failed=verdict.failed,
             vanished=tuple(messages.vanished),
             unattributed=tuple(messages.unattributed),

@@ -1,7 +1,8 @@
 """All that the sync process asks of one Node: ship, compare, list, probe. An adapter.
 
 One effect at a time: runs that write wait for each other, as overlapping ones
-spoil directory mtimes for good. Comparisons write nothing and may run beside.
+spoil directory mtimes for good, unless the caller says that their subtrees are
+disjoint. Comparisons write nothing and may run beside.
 Paths are relative to what the Node takes: the Tree's root or its `subtree`.
 It never decides what to ship, and retries only what a warm start explains.
 """
@@ -31,6 +32,7 @@ from shardsync.ship.comparison import Comparison
 from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.rsync import RsyncRun, source_lost
+from shardsync.ship.turns import Turns
 from shardsync.ship.warm import WarmRsync
 
 _NO_BRAKE = 2**31 - 1
@@ -105,7 +107,7 @@ class NodeTransport:
         self._filters = filters
         self._max_delete = max_delete
         self._program = program
-        self._writing = asyncio.Lock()
+        self._writing = Turns()
         self._is_paused = False
         self._shipped_at: float | None = None
         self.capabilities = Capabilities() if capabilities is None else capabilities
@@ -138,16 +140,19 @@ class NodeTransport:
         deadline_seconds: float,
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
+        beside: bool = False,
     ) -> RunResult:
         """Make `paths` on the Node what they are here, and delete `gone` there.
 
         `gone`: seen missing through the pinned root, the shallowest only. With `max_delete`
-        given, the run starts cold, with that brake. A list may be shipped twice.
+        given, the run starts cold, with that brake. A list may be shipped twice. `beside`: other
+        such runs may go on meanwhile, as no two of them have a directory in common but those
+        above all of them, which the caller sets right afterwards.
 
         Crash safety: whatever ends this early, each entry of the list is done or not done.
         """
         self._shipped_at = self._clock.monotonic()
-        async with self._writing, self._next_ahead():
+        async with self._turn_to_write(beside=beside):
             deadline = self._clock.monotonic() + deadline_seconds
             while True:
                 left = max(1.0, deadline - self._clock.monotonic())
@@ -163,7 +168,7 @@ class NodeTransport:
                 await self._warm.close()
         if result.outcome is Outcome.NOTHING:
             self._warm.drop()
-        else:
+        elif not beside:
             self.warm_up()
         return result
 
@@ -304,7 +309,16 @@ class NodeTransport:
         return not self.capabilities.modify_window
 
     def _turn(self) -> contextlib.AbstractAsyncContextManager[object]:
-        return self._writing if self._is_restricted else contextlib.nullcontext()
+        return self._writing.alone() if self._is_restricted else contextlib.nullcontext()
+
+    @contextlib.asynccontextmanager
+    async def _turn_to_write(self, *, beside: bool) -> AsyncIterator[None]:
+        if beside and not self._is_restricted:
+            async with self._writing.beside():
+                yield
+            return
+        async with self._writing.alone(), self._next_ahead():
+            yield
 
     async def _ship_flat(
         self,

@@ -310,3 +310,81 @@ def test_leftovers_of_killed_runs_are_found_and_nothing_else(root: Path, tmp_pat
     (root / "d" / ".x.aB3dEf").write_text("the tree has it now")
     assert not janitor.is_leftover(Difference(path=b"d/.x.aB3dEf", what=What.EXTRANEOUS))
     guard.release()
+
+
+def test_a_level_is_compared_without_what_is_below(node: NodeSettings, root: Path) -> None:
+    """Of each directory: itself, what lies in it, and what the Node has beside it there."""
+    target = root.parent / "node"
+    asyncio.run(copy(node, root))
+    (root / "d" / "x").write_text("22")
+    (root / "d" / "e" / "f").write_text("22")
+    (root / "d" / "n").mkdir()
+    (root / "d" / "n" / "below").write_text("1")
+    (target / "d" / "foreign").mkdir()
+    (target / "top").write_text("1")
+    found = asyncio.run(compare(node, root, [b"", b"d"], Purpose.COMPARE_LEVEL))
+    assert found == {
+        b"d": What.ATTRIBUTES,
+        b"d/x": What.CHANGED,
+        b"d/n": What.NEW,
+        b"d/foreign": What.EXTRANEOUS,
+        b"top": What.EXTRANEOUS,
+    }
+
+
+def test_a_level_is_sent_without_what_is_below(node: NodeSettings, root: Path) -> None:
+    """Files, links and the folders themselves; nothing is deleted, nor gone down into."""
+    target = root.parent / "node"
+    (target / "d").mkdir()
+    (target / "d" / "foreign").write_text("1")
+
+    async def send() -> None:
+        route = transport(node, root)
+        result = await route.ship(
+            [b"d"], purpose=Purpose.LEVEL, deadline_seconds=SECONDS, beside=True
+        )
+        assert result.outcome is Outcome.SHIPPED
+        assert (result.files, result.file_bytes) == (4, 2)
+        await route.close()
+
+    asyncio.run(send())
+    assert sorted(os.listdir(target)) == ["d"]
+    assert sorted(os.listdir(target / "d")) == ["e", "foreign", "l", "x"]
+    assert os.listdir(target / "d" / "e") == []
+
+
+def test_trees_side_by_side_leave_only_what_is_above_them_wrong(
+    node: NodeSettings, root: Path
+) -> None:
+    """Four rsyncs with disjoint subtrees, then one flat run of what is above: all is exact."""
+    target = root.parent / "node"
+    for number in range(4):
+        for part in range(50):
+            (root / f"p/q/s{number}/{part}").mkdir(parents=True)
+            (root / f"p/q/s{number}/{part}/f").write_text("1")
+    for folder in (root / "p/q", root / "p", root):
+        os.utime(folder, ns=(10**18, 10**18 + 12345))
+
+    async def send() -> None:
+        route = transport(node, root)
+        results = await asyncio.gather(
+            *(
+                route.ship(
+                    [b"p/q/s%d" % number],
+                    purpose=Purpose.TREE,
+                    deadline_seconds=SECONDS,
+                    beside=True,
+                )
+                for number in range(4)
+            )
+        )
+        assert {result.outcome for result in results} == {Outcome.SHIPPED}
+        last = await route.ship(
+            [b"p", b"p/q"], purpose=Purpose.ATTRIBUTES, deadline_seconds=SECONDS
+        )
+        assert last.outcome is Outcome.SHIPPED
+        await route.close()
+
+    asyncio.run(send())
+    wanted = {path: what for path, what in snapshot(root).items() if path.startswith(b"p")}
+    assert snapshot(target) == wanted

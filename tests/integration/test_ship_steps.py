@@ -154,8 +154,9 @@ class _Node:
         gone: Sequence[bytes] = (),
         deadline_seconds: float,
         max_delete: int | None = None,
+        beside: bool = False,
     ) -> RunResult:
-        del purpose, deadline_seconds, max_delete
+        del purpose, deadline_seconds, max_delete, beside
         self.shipped.append((sorted(paths), sorted(gone)))
         return replace(self.result, deleted=len(gone))
 
