@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardsync.cli.invocation import Invocation
 from shardsync.config.patterns import PathFilter, node_filter
@@ -36,7 +36,8 @@ def reach(call: Invocation, node: NodeSettings, root: RootGuard) -> Reach:
     """A transport of our own to the Node, reading from `root`."""
     path_filter = node_filter(node).rebased(os.fsencode(node.subtree))
     transport = NodeTransport(
-        node=node,
+        # A run or two: a login of their own would not pay.
+        node=replace(node, warm=False),
         source=root,
         clock=call.clock,
         environment=call.env,

@@ -126,6 +126,7 @@ def _node(node: NodeSettings) -> Table:
         "ssh_options": list(node.ssh_options),
         "run_as": node.run_as,
         "paused": node.paused,
+        "warm": node.warm,
     }
 
 

@@ -63,6 +63,7 @@ class NodeResolver:
             ssh_options=tuple(values.ssh_options),
             run_as=values.run_as,
             paused=values.paused,
+            warm=values.warm,
         )
 
     def _check_options(self, decoded: Decoded[NodeTable], kind: TargetKind | None) -> None:

@@ -252,6 +252,15 @@ class NodeTable(Struct, forbid_unknown_fields=True, kw_only=True):
     run_as: Annotated[
         Text, _key("the local user that runs rsync and ssh; only root can choose", "www-data")
     ] = ""
+    warm: Annotated[
+        bool,
+        _key(
+            "keep an rsync, and for ssh a login, ready between Batches; `false`: hold no "
+            "connection to the Node while nothing is sent",
+            False,
+            "true/false",
+        ),
+    ] = True
     paused: Annotated[
         bool,
         _key(

@@ -89,6 +89,7 @@ class NodeSettings:
     ssh_options: tuple[str, ...] = ()
     run_as: str = ""
     paused: bool = False
+    warm: bool = True
 
     @property
     def key(self) -> tuple[str, str]:

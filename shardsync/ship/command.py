@@ -161,12 +161,14 @@ def rsync_command(
     capabilities: Capabilities | None = None,
     dry_run: bool = False,
     run_as: RunAs | None = None,
+    control_path: str = "",
     program: str = "rsync",
 ) -> RsyncCommand:
     """The command that ships to `node`, or compares it with, the directory open as `source_fd`.
 
     `filters`: the Node's excludes as rsync arguments. `max_delete`: rsync's own brake,
-    None for none. `environment`: ours, of which hardly anything is handed on.
+    None for none. `environment`: ours, of which hardly anything is handed on. `control_path`:
+    the socket of the ssh connection to share, "" for one of its own.
     """
     able = Capabilities() if capabilities is None else capabilities
     argv = (
@@ -179,7 +181,7 @@ def rsync_command(
         "--stats",
         "--no-h",
         f"--out-format={OUT_FORMAT}",
-        *_transport_flags(node),
+        *_transport_flags(node, control_path),
         *node.rsync_options,
         "--",
         f"/proc/self/fd/{source_fd}/",
@@ -240,11 +242,22 @@ def destination(target: Target) -> str:
     return f"rsync://{user}{host}{port}/{path}"
 
 
-def remote_shell(node: NodeSettings) -> str:
+def remote_shell(node: NodeSettings, control_path: str = "") -> str:
     """The value of `-e`, which rsync splits at spaces; quotes are doubled inside quotes."""
+    shared = ("-oControlMaster=no", f"-oControlPath={control_path}") if control_path else ()
+    return " ".join(_quoted(word) for word in ssh_words(node, *shared))
+
+
+def ssh_words(node: NodeSettings, *ours: str) -> tuple[str, ...]:
+    """How ssh is called for a Node, less the destination: its own options win over `ours`."""
     port = (f"-oPort={node.target.port}",) if node.target.port else ()
-    words = ("ssh", *node.ssh_options, *port, *_SSH_DEFAULTS)
-    return " ".join(_quoted(word) for word in words)
+    return ("ssh", *node.ssh_options, *port, *ours, *_SSH_DEFAULTS)
+
+
+def ssh_destination(target: Target) -> str:
+    """The machine as ssh takes it."""
+    user = f"{target.user}@" if target.user else ""
+    return user + target.host.strip("[]")
 
 
 def clean_environment(environment: Mapping[str, str], *, run_as: RunAs | None) -> dict[str, str]:
@@ -294,10 +307,10 @@ def _deletion_flags(
     return ("--ignore-missing-args", "--force")
 
 
-def _transport_flags(node: NodeSettings) -> tuple[str, ...]:
+def _transport_flags(node: NodeSettings, control_path: str) -> tuple[str, ...]:
     flags: list[str] = [f"--bwlimit={node.bandwidth}"] if node.bandwidth else []
     if node.target.kind is TargetKind.SSH:
-        flags += ["-e", remote_shell(node)]
+        flags += ["-e", remote_shell(node, control_path)]
     if node.target.kind is TargetKind.DAEMON:
         flags += [f"--contimeout={CONNECT_SECONDS}", "--no-motd"]
         if node.password_file is not None:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import enum
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -43,19 +43,22 @@ class Difference:
 class Comparison:
     """Differences of one Node, streamed: `async with`, then `async for`; then `result`.
 
-    Memory is bounded: rsync waits while its report is not taken in.
+    Memory is bounded: rsync waits while its report is not taken in. `again`: whether a run
+    that ended so is worth another one.
     """
 
     def __init__(
         self,
         *,
         turn: contextlib.AbstractAsyncContextManager[object],
+        again: Callable[[RunResult], Awaitable[bool]],
         begin: Callable[[Callable[[OutLine], None]], RsyncRun],
         foreign_only: bool,
         paths: Sequence[bytes],
         deadline_seconds: float,
     ) -> None:
         self._turn = turn
+        self._again = again
         self._begin = begin
         self._foreign_only = foreign_only
         self._paths = paths
@@ -75,16 +78,20 @@ class Comparison:
 
     async def __aenter__(self) -> Self:
         await self._turn.__aenter__()
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        self._task = None
         try:
             self._run = self._begin(self._take)
         except OSError as error:
             self._result = source_lost(error, listed=len(self._paths))
-            return self
+            return
         self._task = asyncio.get_running_loop().create_task(
             self._run.finish(paths=self._paths, deadline_seconds=self._deadline_seconds)
         )
         self._task.add_done_callback(lambda _: self._news.set())
-        return self
 
     async def __aexit__(
         self,
@@ -101,19 +108,30 @@ class Comparison:
         while True:
             while self._found:
                 yield self._found.popleft()
-            if self._run is not None:
-                self._run.resume()
-            if self._task is None:
-                return
-            if self._task.done():
+            if await self._is_over():
                 break
-            self._news.clear()
-            await self._news.wait()
         while self._found:
             yield self._found.popleft()
+        if self._task is None:
+            return
         self._result = self._task.result()
         for path in self._result.failed:
             yield Difference(path=path, what=What.UNREADABLE)
+
+    async def _is_over(self) -> bool:
+        """Wait for news; whether none will come any more."""
+        if self._task is None:
+            return True
+        if self._run is not None:
+            self._run.resume()
+        if not self._task.done():
+            self._news.clear()
+            await self._news.wait()
+            return False
+        if not await self._again(self._task.result()):
+            return True
+        self._start()
+        return False
 
     def _take(self, line: OutLine) -> None:
         # Directories with other attributes are told in a listing, too; nobody asked for them.

@@ -63,6 +63,9 @@ _HARMLESS = (
     b"skipping non-regular file ",
     b"created directory ",
     b"created 1 directory for ",
+    # ssh could not share a connection and made one of its own.
+    b"mux_client_",
+    b"Control socket connect(",
 )
 _TEMPORARY = re.compile(rb"\.(?P<stem>.*?)\.?[A-Za-z0-9]{6}", re.DOTALL)
 _STATISTICS = re.compile(

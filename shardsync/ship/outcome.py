@@ -111,11 +111,13 @@ _TROUBLES = {
 }
 
 
+BUSY_WORDS = "max connections"
+"""What a daemon says that has as many connections as it takes."""
 _TELLING = (
     ("invalid file mode", Trouble.MISSING_ARGS),
     ("No space left", Trouble.DISK_FULL),
     ("quota exceeded", Trouble.DISK_FULL),
-    ("max connections", Trouble.BUSY),
+    (BUSY_WORDS, Trouble.BUSY),
     ("Another instance of rrsync", Trouble.BUSY),
 )
 """Words that tell more than the exit code."""

@@ -18,7 +18,7 @@ from shardsync.config.settings import Target
 from shardsync.escape import printable_text
 from shardsync.ship.command import TIMEOUT_SECONDS, Purpose, RsyncCommand, list_bytes
 from shardsync.ship.messages import Failure, MessageReader, OutLine, out_line
-from shardsync.ship.outcome import Outcome, RunResult, Trouble, judge
+from shardsync.ship.outcome import BUSY_WORDS, Outcome, RunResult, Trouble, judge
 from shardsync.ship.process import Child, start_child
 
 _LINE_BYTES = 40_000
@@ -78,6 +78,12 @@ class RsyncRun:
     def pid(self) -> int | None:
         """The process id, None before the start."""
         return None if self._child is None else self._child.pid
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it ended because the daemon takes no more connections."""
+        said = self._reader.messages.unattributed
+        return not self.is_running and any(BUSY_WORDS in line for line in said)
 
     def start(self) -> None:
         """Start rsync; it connects and then waits for its list. Raises OSError."""

@@ -15,7 +15,7 @@ import os
 import pwd
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,6 +32,7 @@ from shardsync.ship.comparison import Comparison
 from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.rsync import RsyncRun, source_lost
+from shardsync.ship.ssh_master import SshMaster, shares
 from shardsync.ship.turns import Turns
 from shardsync.ship.warm import WarmRsync
 
@@ -42,6 +43,11 @@ _AHEAD_SECONDS = 0.01
 _SSH_IDLE_SECONDS = 900.0
 """A warm rsync is a login every 40 s: an idle Node's sshd is spared those after that long."""
 _LISTED_NAMES = 10_000
+_BESIDE_SECONDS = 30.0
+_CROWDED_SECONDS = 600.0
+"""A daemon that was full may have been so for others' sake: it is tried again after that."""
+_BUSY_PAUSES_SECONDS = (0.1, 0.3, 1.0, 3.0)
+"""The connection that was let go of is free once the daemon has noticed."""
 _WARM_TROUBLES = frozenset(
     {Trouble.UNREACHABLE, Trouble.PROTOCOL, Trouble.SSH, Trouble.KILLED, Trouble.TIMEOUT}
 )
@@ -110,9 +116,22 @@ class NodeTransport:
         self._writing = Turns()
         self._is_paused = False
         self._shipped_at: float | None = None
+        self._crowded_at: float | None = None
+        self._beside: asyncio.Task[None] | None = None
         self.capabilities = Capabilities() if capabilities is None else capabilities
         """What the Node can do, as known by now: `ship` learns from refusals. Worth storing."""
+        self._master = self._master_wanted()
         self._warm = WarmRsync(begin=self._begin_warm, open_source=self._open_source, clock=clock)
+
+    @property
+    def master_pid(self) -> int | None:
+        """The process of the ssh connection that all runs share, None where none runs."""
+        return None if self._master is None else self._master.pid
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a run that starts now shares that connection."""
+        return self._master is not None and self._master.is_well
 
     @property
     def warm_seconds(self) -> float | None:
@@ -130,6 +149,8 @@ class NodeTransport:
             self._warm.drop()
         else:
             self._start_warm()
+        if self._beside is None and self._is_daemon and self._warm.age_seconds is not None:
+            self._beside = asyncio.get_running_loop().create_task(self._try_beside())
 
     async def ship(
         self,
@@ -204,8 +225,19 @@ class NodeTransport:
         deadline_seconds: float,
     ) -> Comparison:
         """Look at what differs on the Node; changes nothing. Use it with `async with`."""
+        pauses = iter(_BUSY_PAUSES_SECONDS)
+
+        async def again(result: RunResult) -> bool:
+            pause = next(pauses, None) if result.trouble is Trouble.BUSY else None
+            if pause is None or not self._is_daemon:
+                return False
+            await self._make_room()
+            await asyncio.sleep(pause)
+            return True
+
         return Comparison(
             turn=self._turn(),
+            again=again,
             begin=lambda on_line: self._begin(purpose, on_line=on_line),
             foreign_only=purpose is Purpose.COMPARE_LISTING,
             paths=paths,
@@ -253,22 +285,29 @@ class NodeTransport:
             there = b".shardsync-probe-" + secrets.token_hex(8).encode()
             os.mknod(os.path.join(os.fsencode(folder), there))
             while True:
-                result = await self._run_elsewhere(
-                    os.fsencode(folder),
-                    Purpose.ATTRIBUTES,
-                    (there,),
-                    gone=(there + b"-not",),
-                    deadline_seconds=deadline_seconds,
-                )
+                async with self._turn():
+                    result = await self._run_elsewhere(
+                        os.fsencode(folder),
+                        Purpose.ATTRIBUTES,
+                        (there,),
+                        gone=(there + b"-not",),
+                        deadline_seconds=deadline_seconds,
+                    )
                 learned = _learned(self.capabilities, result)
                 if learned == self.capabilities:
                     return Probe(capabilities=learned, result=result)
                 self.capabilities = learned
 
     async def pause(self) -> None:
-        """Let go of the warm rsync, and with it of the root and the connection."""
+        """Let go of the warm rsync, and with it of the root and the connections."""
         self._is_paused = True
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            beside.cancel()
+            await asyncio.wait({beside})
         await self._warm.close()
+        if self._master is not None:
+            await self._master.close()
 
     def resume(self) -> None:
         """Allow warm starts again."""
@@ -278,6 +317,20 @@ class NodeTransport:
         """As `pause`, for good; runs under way are left to their callers."""
         await self.pause()
 
+    def _master_wanted(self) -> SshMaster | None:
+        node = self._node
+        if node.target.kind is not TargetKind.SSH or not (node.warm and shares(node)):
+            return None
+        return SshMaster(
+            node=node,
+            environment=self._environment,
+            find_user=self._user,
+            clock=self._clock,
+        )
+
+    def _user(self) -> RunAs | None:
+        return find_user(self._node.run_as) if self._node.run_as else None
+
     def _is_idle(self) -> bool:
         """Whether a waiting login is no longer worth its lines in the Node's log."""
         if self._node.target.kind is not TargetKind.SSH or self._shipped_at is None:
@@ -285,7 +338,10 @@ class NodeTransport:
         return self._clock.monotonic() - self._shipped_at > _SSH_IDLE_SECONDS
 
     def _start_warm(self) -> None:
-        if self._is_paused or self._is_restricted:
+        if self._warm.was_refused:
+            self._warm.drop()
+            self._crowded_at = self._clock.monotonic()
+        if self._is_paused or self._takes_one or not self._node.warm:
             return
         # Trouble with the source shows at the next ship, which tells it.
         with contextlib.suppress(OSError):
@@ -304,16 +360,25 @@ class NodeTransport:
             timer.cancel()
 
     @property
-    def _is_restricted(self) -> bool:
-        """Behind rrsync, which lets in one run at a time: nothing waits, all take turns."""
-        return not self.capabilities.modify_window
+    def _takes_one(self) -> bool:
+        """Behind rrsync, or a daemon without another connection: nothing waits, all take turns."""
+        if not self.capabilities.modify_window:
+            return True
+        crowded_at = self._crowded_at
+        if crowded_at is None:
+            return False
+        return self._clock.monotonic() - crowded_at < _CROWDED_SECONDS
+
+    @property
+    def _is_daemon(self) -> bool:
+        return self._node.target.kind is TargetKind.DAEMON
 
     def _turn(self) -> contextlib.AbstractAsyncContextManager[object]:
-        return self._writing.alone() if self._is_restricted else contextlib.nullcontext()
+        return self._writing.alone() if self._takes_one else contextlib.nullcontext()
 
     @contextlib.asynccontextmanager
     async def _turn_to_write(self, *, beside: bool) -> AsyncIterator[None]:
-        if beside and not self._is_restricted:
+        if beside and not self._takes_one:
             async with self._writing.beside():
                 yield
             return
@@ -391,6 +456,51 @@ class NodeTransport:
         on_line: Callable[[OutLine], None] | None = None,
         dry_run: bool = False,
     ) -> RunResult:
+        """One cold run, or another where that had bad luck with its connection."""
+
+        def once() -> Awaitable[RunResult]:
+            return self._run_once(
+                purpose,
+                paths,
+                gone=gone,
+                entries=entries,
+                deadline_seconds=deadline_seconds,
+                max_delete=max_delete,
+                on_line=on_line,
+                dry_run=dry_run,
+            )
+
+        return await self._patiently(once)
+
+    async def _patiently(self, once: Callable[[], Awaitable[RunResult]]) -> RunResult:
+        """`once()`, again after a daemon that has no connection left, or a lost ssh master."""
+        pauses = iter(_BUSY_PAUSES_SECONDS)
+        lost: int | None = self._lost_masters
+        while True:
+            result = await once()
+            if result.trouble is Trouble.BUSY and self._is_daemon:
+                pause = next(pauses, None)
+                if pause is None:
+                    return result
+                await self._make_room()
+                await asyncio.sleep(pause)
+            elif lost not in {None, self._lost_masters} and result.trouble in _WARM_TROUBLES:
+                lost = None
+            else:
+                return result
+
+    async def _run_once(
+        self,
+        purpose: Purpose,
+        paths: Sequence[bytes],
+        *,
+        gone: Sequence[bytes] = (),
+        entries: Sequence[bytes] | None = None,
+        deadline_seconds: float,
+        max_delete: int | None = None,
+        on_line: Callable[[OutLine], None] | None = None,
+        dry_run: bool = False,
+    ) -> RunResult:
         try:
             run = self._begin(
                 purpose,
@@ -416,17 +526,45 @@ class NodeTransport:
         on_line: Callable[[OutLine], None] | None = None,
     ) -> RunResult:
         """A dry run that takes `folder` for the tree: to ask a Node something."""
-        try:
-            source = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+        async def once() -> RunResult:
             try:
-                run = self._begin_on(
-                    source, purpose=purpose, filters=filters, on_line=on_line, dry_run=True
-                )
-            finally:
-                os.close(source)
-        except OSError as error:
-            return source_lost(error, listed=len(paths) + len(gone))
-        return await run.finish(paths=paths, gone=gone, deadline_seconds=deadline_seconds)
+                source = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    run = self._begin_on(
+                        source, purpose=purpose, filters=filters, on_line=on_line, dry_run=True
+                    )
+                finally:
+                    os.close(source)
+            except OSError as error:
+                return source_lost(error, listed=len(paths) + len(gone))
+            return await run.finish(paths=paths, gone=gone, deadline_seconds=deadline_seconds)
+
+        return await self._patiently(once)
+
+    @property
+    def _lost_masters(self) -> int:
+        return 0 if self._master is None else self._master.lost
+
+    def _control_path(self) -> str:
+        if self._master is None or self._is_paused:
+            return ""
+        return self._master.control_path()
+
+    async def _make_room(self) -> None:
+        """The daemon takes no more connections: hold none from now on, and all take turns."""
+        self._crowded_at = self._clock.monotonic()
+        await self._warm.close()
+
+    async def _try_beside(self) -> None:
+        """Find out, before anyone needs it, whether a run gets in beside the warm one."""
+        try:
+            run = self._begin(Purpose.BATCH, dry_run=True)
+        except OSError:
+            return
+        result = await run.finish(paths=(), deadline_seconds=_BESIDE_SECONDS)
+        if result.trouble is Trouble.BUSY:
+            await self._make_room()
 
     def _open_source(self) -> int:
         return self._source.open_below(os.fsencode(self._node.subtree))
@@ -475,7 +613,8 @@ class NodeTransport:
             max_delete=self._max_delete if max_delete is None else max_delete,
             capabilities=self.capabilities,
             dry_run=dry_run,
-            run_as=find_user(self._node.run_as) if self._node.run_as else None,
+            run_as=self._user(),
+            control_path=self._control_path(),
             program=self._program,
         )
         run = RsyncRun(

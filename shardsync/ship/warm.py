@@ -49,6 +49,11 @@ class WarmRsync:
             return None
         return self._clock.monotonic() - self._run.started_at
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether the one that should be waiting was turned away for want of a connection."""
+        return self._run is not None and self._run.was_refused
+
     def start(self) -> None:
         """Start one unless one waits that is young enough. Raises OSError."""
         age = self.age_seconds

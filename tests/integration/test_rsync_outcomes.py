@@ -102,18 +102,8 @@ def test_a_daemon_that_is_down_or_refuses_is_told(root: Path, tmp_path: Path) ->
         wrong.chmod(0o600)
         result = done(ship(replace(good, password_file=wrong), root, [b"a"]))
         assert (result.exit_code, result.trouble) == (5, Trouble.AUTHENTICATION)
-        assert done(second_connection(good, root)).trouble is Trouble.BUSY
     result = done(ship(good, root, [b"a"]))
     assert (result.exit_code, result.trouble) == (10, Trouble.UNREACHABLE)
-
-
-async def second_connection(node: NodeSettings, root: Path) -> RunResult:
-    first, second = transport(node, root), transport(node, root)
-    first.warm_up()
-    await asyncio.sleep(1.0)
-    result = await second.ship([b"a"], deadline_seconds=SECONDS)
-    await first.close()
-    return result
 
 
 def test_ssh_trouble_is_told(root: Path, tmp_path: Path) -> None:

@@ -141,13 +141,23 @@ class RsyncDaemon:
 class Sshd:
     """An sshd for the user who runs the tests, with a key pair of its own.
 
-    `forced_command`, if any, is what every login runs (rrsync for instance).
+    `forced_command`, if any, is what every login runs (rrsync for instance). `lines` go into
+    its configuration as they are.
     """
 
-    def __init__(self, *, workspace: Path, forced_command: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        workspace: Path,
+        forced_command: str = "",
+        log_level: str = "ERROR",
+        lines: Sequence[str] = (),
+    ) -> None:
         self.port = free_port()
         self._workspace = workspace
         self._forced_command = forced_command
+        self._lines = (f"LogLevel {log_level}", *lines)
+        self._log = workspace / f"sshd-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._config = workspace / f"sshd-{self.port}.conf"
         self._host_key = workspace / f"sshd-{self.port}.host"
@@ -186,6 +196,16 @@ class Sshd:
             "LogLevel=ERROR",
         )
 
+    @property
+    def pid(self) -> int:
+        """The process that listens."""
+        assert self._process is not None, "start it first"
+        return self._process.pid
+
+    def log_text(self) -> str:
+        """What it logged so far."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
     def target(self, path: Path) -> Target:
         """A folder behind this sshd as a Node's target."""
         return Target(kind=TargetKind.SSH, host="127.0.0.1", path=str(path))
@@ -204,12 +224,13 @@ class Sshd:
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
         sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
         assert sshd, "apt-get install openssh-server"
-        self._process = subprocess.Popen(
-            [sshd, "-D", "-e", "-f", str(self._config)],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(
+                [sshd, "-D", "-e", "-f", str(self._config)],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
         _await_listening(self.port, self._process)
 
     def stop(self) -> None:
@@ -245,6 +266,7 @@ class Sshd:
                     # The temporary folder of a test may be group-writable.
                     "StrictModes no",
                     "MaxStartups 100",
+                    *self._lines,
                 ]
             )
             + "\n"

@@ -72,6 +72,7 @@ rsync_options = ["--chown=www:www"]
 ssh_options = ["-p", "2222"]
 run_as = "root"
 paused = true
+warm = false
 [[node]]
 name = "web2"
 target = "rsync://u@web2:8730/site/html"
@@ -121,6 +122,7 @@ def test_the_whole_contract_is_understood(tmp_path: Path) -> None:
                 ssh_options=("-p", "2222"),
                 run_as="root",
                 paused=True,
+                warm=False,
             ),
             NodeSettings(
                 name="web2",
