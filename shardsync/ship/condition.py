@@ -16,10 +16,13 @@ from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivered, NodeTrouble, RootLost
 from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.observer import BatchOutcome, ShipObserver
+from shardsync.ship.outcome import Trouble
 from shardsync.ship.tick import IDLE_SECONDS, Did, Tick
 
 _BACKOFF = Backoff(first=1.0, longest=60.0)
 _ROOT_LOST_SECONDS = 2.0
+_STALE_AT_MOST = 5
+_STALE_SECONDS = 0.05
 
 
 class NodeCondition:
@@ -46,6 +49,7 @@ class NodeCondition:
         self._said = ChangeOnly(clock=clock)
         # What was pending then may have been sent by an rsync that was killed.
         self._unswept_until = clock.wall_us()
+        self._stale = 0
 
     def must_wait(self, row: NodeRow) -> Tick | None:
         """A Tick where nothing may be sent now: paused, halted, backing off."""
@@ -68,6 +72,11 @@ class NodeCondition:
         """Nothing of a run counts: wait, longer each time, and try the same again."""
         self._note_deleted()
         self._unswept_until = self._clock.wall_us()
+        if error.trouble is Trouble.STALE and self._stale < _STALE_AT_MOST:
+            # The Tree moved under the list, the Node is well: another look makes another list.
+            self._stale += 1
+            self._log.info("batch.stale", error=error)
+            return Tick(did=Did.FAILED, wait_seconds=_STALE_SECONDS, error=str(error))
         attempts = row.attempts + 1
         delay_us = _BACKOFF.delay_us(attempts)
         self._state.set_node(
@@ -113,6 +122,7 @@ class NodeCondition:
 
     def succeeded(self, row: NodeRow, delivered: Delivered, began: float) -> None:
         """A Batch is recorded, whatever paths of it failed alone. `began`: monotonic."""
+        self._stale = 0
         seconds = self._clock.monotonic() - began
         values: dict[str, object] = {"last_success": self._clock.wall_us()}
         if row.attempts or row.last_error:

@@ -51,6 +51,8 @@ class Trouble(enum.Enum):
     """We ended it: too long, too silent or too talkative."""
     SOURCE = "source"
     """Our own root or subtree cannot be opened."""
+    STALE = "stale"
+    """A directory in the list became something else while it was read: look again."""
     UNATTRIBUTED = "unattributed"
     """It failed for some paths and does not tell which."""
     PATHS = "paths"
@@ -119,6 +121,7 @@ _TELLING = (
     ("quota exceeded", Trouble.DISK_FULL),
     (BUSY_WORDS, Trouble.BUSY),
     ("Another instance of rrsync", Trouble.BUSY),
+    ("invalid path from sender", Trouble.STALE),
 )
 """Words that tell more than the exit code."""
 _NOT_FOUND = re.compile(

@@ -306,6 +306,32 @@ def test_a_failing_node_backs_off_longer_each_time(
     asyncio.run(work())
 
 
+def test_a_list_that_grew_stale_is_made_anew_at_once(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """The Node is not at fault, so it does not back off; unless it happens for ever."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        for more_than_once in range(2):
+            instance.changed("a")
+            node.breaks(Trouble.STALE)
+            for _ in range(5):
+                tick = await syncer.tick()
+                assert (tick.did, tick.wait_seconds) == (Did.FAILED, 0.05)
+                assert state.read.nodes()[KEY].state is NodeState.FOLLOWING
+            if more_than_once:
+                break
+            node.heals()
+            assert (await syncer.tick()).did is Did.SHIPPED
+        await syncer.tick()
+        assert state.read.nodes()[KEY].state is NodeState.BACKING_OFF
+
+    asyncio.run(work())
+
+
 def test_a_flush_tries_a_node_that_backs_off_at_once(
     instance: Instance, state: StateWriter, clock: FakeClock
 ) -> None:

@@ -175,6 +175,8 @@ def test_unknown_messages_are_never_guessed_at(line: bytes) -> None:
         (4, b"The server is configured to refuse --delete", Trouble.INVOCATION),
         (5, b"@ERROR: auth failed on module site", Trouble.AUTHENTICATION),
         (5, b"@ERROR: max connections (1) reached -- try again later", Trouble.BUSY),
+        # Said by 3.5.0's receiver where a listed directory was renamed while the list was read.
+        (2, b"ABORTING due to invalid path from sender: n22m/n12/n5/f", Trouble.STALE),
         (10, b"rsync: [sender] failed to connect to web", Trouble.UNREACHABLE),
         (11, b'rsync: [receiver] write failed on "/x": No space left on device (28)',
          Trouble.DISK_FULL),
