@@ -1,0 +1,1 @@
+"""`tools/soak`: a tree under churn and faults, Nodes that must come to hold the same."""
