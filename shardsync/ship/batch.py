@@ -107,6 +107,8 @@ class _Planner:
             return
         found = self._look(item.path)
         if only_if_gone and found.kind not in _GONE:
+            # Sent with the tree; its other names may lie outside.
+            self._note_links(item, found)
             return
         match found.kind:
             case LookKind.MISSING:
@@ -142,12 +144,7 @@ class _Planner:
         self._plan.content[item.path] = item.since
 
     def _place_present(self, item: Pending, found: Look) -> None:
-        if found.kind is LookKind.FILE and found.links > 1:
-            self._plan.linked[item.path] = LinkedFile(
-                device=found.device, inode=found.inode, links=found.links
-            )
-        elif found.kind is not LookKind.DIRECTORY:
-            self._plan.unlinked.append(item.path)
+        self._note_links(item, found)
         if found.kind is LookKind.DIRECTORY:
             if not self._is_excluded(item.path, True):
                 self._place_directory(item)
@@ -157,6 +154,14 @@ class _Planner:
                 self._note_replaced(item.path)
         elif not self._is_excluded(item.path, False):
             self._plan.attributes[item.path] = item.since
+
+    def _note_links(self, item: Pending, found: Look) -> None:
+        if found.kind is LookKind.FILE and found.links > 1:
+            self._plan.linked[item.path] = LinkedFile(
+                device=found.device, inode=found.inode, links=found.links
+            )
+        elif found.kind is not LookKind.DIRECTORY:
+            self._plan.unlinked.append(item.path)
 
     def _place_file(self, path: bytes, since: int, size: int) -> None:
         if not self._is_excluded(path, False):

@@ -71,6 +71,34 @@ def test_a_write_that_keeps_size_and_time_reaches_all_names(tmp_path: Path) -> N
     run(work)
 
 
+def test_a_write_below_a_directory_that_was_renamed_reaches_names_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """The directory goes as a whole, its file with it; the file's name outside of it goes too."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    (tree / "a").mkdir()
+    (tree / "c").mkdir()
+    (tree / "a" / "one").write_text("1")
+    os.link(tree / "a" / "one", tree / "c" / "two")
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            await ask(sync, RequestKind.PAUSE, nodes=("web1",))
+            (tree / "a").rename(tree / "b")
+            instance.changed("a", "b", scope=Scope.TREE)
+            (tree / "b" / "one").write_text("22")
+            instance.changed("b/one")
+            await ask(sync, RequestKind.RESUME, nodes=("web1",))
+            await sync.followed()
+            assert (node / "c" / "two").read_text() == "22"
+            assert differences(tree, node) == []
+
+    run(work)
+
+
 def test_a_name_outside_the_tree_is_searched_for_once(tmp_path: Path) -> None:
     """A file with a name elsewhere does not have the Tree searched at every write."""
     instance = Instance(tmp_path)
