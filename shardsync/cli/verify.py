@@ -18,6 +18,7 @@ from shardsync.escape import json_path, printable, printable_text
 from shardsync.model import NodeState
 from shardsync.observe.pending import PendingPaths
 from shardsync.ship.comparison import Difference, What
+from shardsync.ship.look import LookKind
 from shardsync.ship.outcome import RunResult
 from shardsync.ship.root import RootGuard
 from shardsync.ship.verify import Verifier
@@ -103,11 +104,11 @@ async def _verify(
 ) -> Verdict:
     reached = reach(call, node, root)
     verdict = Verdict(node=node, different=[])
-    pending = PendingPaths(state=call.state, plan=call.plan(), node=node.key, clock=call.clock)
+    pending = PendingPaths(state=call.state, plan=call.plan(), node=node.key)
     verifier = Verifier(
         transport=reached.transport,
         clock=call.clock,
-        is_pending=lambda path: is_excused and pending.holds(reached.tree_path(path)),
+        on_the_way=_OnTheWay(reached, root, pending) if is_excused else None,
     )
     with contextlib.closing(pending):
         try:
@@ -123,6 +124,33 @@ async def _verify(
     verdict.pending = verifier.verification.pending
     verdict.failed = verifier.verification.failed
     return verdict
+
+
+class _OnTheWay:
+    """What a Node that follows is still to be sent, for the Verifier."""
+
+    def __init__(self, reached: Reach, root: RootGuard, pending: PendingPaths) -> None:
+        self._reached = reached
+        self._root = root
+        self._pending = pending
+
+    def renew(self) -> None:
+        self._pending.renew()
+
+    def is_pending(self, path: bytes) -> bool:
+        return self._pending.holds(self._reached.tree_path(path))
+
+    def changed_at(self, path: bytes) -> int:
+        below = self._reached.tree_path(path)
+        found = self._root.look(below)
+        match found.kind:
+            case LookKind.MISSING:
+                found = self._root.look(below.rpartition(b"/")[0])
+            case LookKind.MISSING_ANCESTOR:
+                found = self._root.look(found.ancestor.rpartition(b"/")[0])
+            case LookKind.NOT_DIRECTORY_ANCESTOR:
+                found = self._root.look(found.ancestor)
+        return found.ctime_ns
 
 
 def _counts(reached: Reach, difference: Difference) -> bool:

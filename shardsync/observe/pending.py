@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shardsync.clock import Clock
 from shardsync.journal.plan import Plan
 from shardsync.journal.reader import JournalReader
 from shardsync.journal.records import NodeKey
@@ -12,30 +11,27 @@ from shardsync.journal.state_reader import StateReader
 from shardsync.layout import StateDirectory
 from shardsync.model import Scope
 
-_FRESH_SECONDS = 0.5
 _PAGE = 10_000
 
 
 class PendingPaths:
-    """Asked path by path; read anew from the disk when the last look is half a second old."""
+    """Asked path by path; of what was on the disk at the last `renew`."""
 
-    def __init__(self, *, state: StateDirectory, plan: Plan, node: NodeKey, clock: Clock) -> None:
+    def __init__(self, *, state: StateDirectory, plan: Plan, node: NodeKey) -> None:
         self._database = StateReader(state.state_db)
         self._journals = {
             str(shard.id): JournalReader(state.journal(shard.id))
             for shard in plan.of_tree(node[0])
         }
         self._node = node
-        self._clock = clock
         self._known: Mapping[bytes, int] = {}
-        self._read_at: float | None = None
+
+    def renew(self) -> None:
+        """Read from the disk what is pending now. Raises StateUnusable."""
+        self._known = self._read()
 
     def holds(self, path: bytes) -> bool:
-        """Whether a Change or open work bids to look at `path`. Raises StateUnusable."""
-        now = self._clock.monotonic()
-        if self._read_at is None or now - self._read_at > _FRESH_SECONDS:
-            self._known = self._read()
-            self._read_at = now
+        """Whether a Change or open work bade to look at `path`, when it was read last."""
         if path in self._known:
             return True
         folder = path.rpartition(b"/")[0]

@@ -52,6 +52,7 @@ class Look:
     mode: int = 0
     size: int = 0
     mtime_ns: int = 0
+    ctime_ns: int = 0
     inode: int = 0
     device: int = 0
     links: int = 0
@@ -212,6 +213,7 @@ def seen(status: os.stat_result) -> Look:
         mode=status.st_mode,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
         inode=status.st_ino,
         device=status.st_dev,
         links=status.st_nlink,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from shardsync.ship.comparison import Difference, What
 from shardsync.ship.janitor import Janitor
 from shardsync.ship.outcome import Outcome, Trouble
 from shardsync.ship.root import RootGuard
-from shardsync.ship.verify import Verification, Verifier
+from shardsync.ship.verify import OnTheWay, Verification, Verifier
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.transports import ODD_NAMES, SECONDS, snapshot, transport
 
@@ -206,17 +206,33 @@ async def verify(
     node: NodeSettings,
     root: Path,
     *,
-    is_pending: Callable[[bytes], bool] = lambda _: False,
+    on_the_way: OnTheWay | None = None,
     checksum: bool = False,
 ) -> tuple[list[Difference], Verification]:
     verifier = Verifier(
-        transport=transport(node, root), clock=SystemClock(), is_pending=is_pending
+        transport=transport(node, root), clock=SystemClock(), on_the_way=on_the_way
     )
     found = [
         difference
         async for difference in verifier.differences(checksum=checksum, deadline_seconds=SECONDS)
     ]
     return found, verifier.verification
+
+
+class Pending:
+    """One path that is on its way for ever: a hand-written OnTheWay."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+
+    def renew(self) -> None:
+        pass
+
+    def is_pending(self, path: bytes) -> bool:
+        return path == self._path
+
+    def changed_at(self, path: bytes) -> int:
+        return len(path)
 
 
 def test_verify_tells_pending_paths_apart(node: NodeSettings, root: Path, tmp_path: Path) -> None:
@@ -227,7 +243,7 @@ def test_verify_tells_pending_paths_apart(node: NodeSettings, root: Path, tmp_pa
     (target / "odd" / ";b").write_text("broken")
     (target / "foreign").mkdir()
     (target / "foreign" / "f").write_text("")
-    found, figures = asyncio.run(verify(node, root, is_pending=lambda path: path == b"d/x"))
+    found, figures = asyncio.run(verify(node, root, on_the_way=Pending(b"d/x")))
     assert {(item.path, item.what) for item in found} >= {
         (b"odd/;b", What.CHANGED),
         (b"foreign", What.EXTRANEOUS),
@@ -259,7 +275,6 @@ def test_verify_looks_twice(root: Path, tmp_path: Path) -> None:
         verifier = Verifier(
             transport=Healing(),  # type: ignore[arg-type]
             clock=SystemClock(),
-            is_pending=lambda _: False,
         )
         found = [
             item async for item in verifier.differences(checksum=False, deadline_seconds=SECONDS)
