@@ -25,6 +25,7 @@ _COMMANDS = {
     "mirror": "shardsync.cli.mirror:mirror",
     "up": "shardsync.cli.lifecycle:up",
     "down": "shardsync.cli.lifecycle:down",
+    "reload": "shardsync.cli.reload:reload",
     "status": "shardsync.cli.status:status",
     "top": "shardsync.cli.status:top",
     "flush": "shardsync.cli.flush:flush",

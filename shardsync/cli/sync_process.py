@@ -1,7 +1,8 @@
 """The sync process as a program: the service, its metrics and its HTTP server put together.
 
 Lies in cli/ because only here everything may be imported. SIGTERM and SIGINT
-end it after the Batches under way. Run by supervisord:
+end it after the Batches under way, SIGHUP has it read its settings again. Run
+by supervisord:
 `python -m shardsync.cli.sync_process --state DIR --settings FILE`.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shardsync.clock import Clock, SystemClock
-from shardsync.config.load import load_settings
+from shardsync.config.load import load_again, load_settings
 from shardsync.config.settings import Settings
 from shardsync.errors import AlreadyRunning, ShardsyncError, StateUnusable
 from shardsync.journal.locks import FileLock
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until told to stop; returns the exit code."""
     start_logging()
     log = Log("sync")
+    # Until its own handler is there: whoever starts reads the newest settings anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     arguments = _parse(argv)
     try:
         settings = load_settings(arguments.settings, os.environ, Path.cwd(), root_must_exist=False)
@@ -68,15 +71,81 @@ async def _serve(settings: Settings, state: StateDirectory, clock: Clock, log: L
         clock=clock,
         log=log,
     )
+    metering = _Metering(settings=settings, writer=writer, metrics=metrics, clock=clock, log=log)
+
+    def reload() -> None:
+        """Take up what the file says now; a wrong one changes nothing."""
+        try:
+            fresh = load_again(
+                settings.source, os.environ, settings.source.parent, state_dir=state.path
+            )
+        except ShardsyncError as error:
+            log.error("settings.refused", error=error, hint=error.remedy)  # noqa: TRY400 (a refusal is no bug)
+            return
+        log.info("settings.loaded", file=fresh.source)
+        metering.take(fresh)
+        service.take(fresh)
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
-    exporting = asyncio.create_task(_export(settings, writer, metrics, clock, log))
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    metering.begin()
     try:
         await service.serve()
     finally:
-        exporting.cancel()
-        await asyncio.gather(exporting, return_exceptions=True)
+        await metering.end()
+
+
+class _Metering:
+    """/metrics, begun anew with each change of the settings: it knows Nodes and Trees by them."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        writer: StateWriter,
+        metrics: SyncMetrics,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._metrics = metrics
+        self._clock = clock
+        self._log = log
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Serve it from now on."""
+        self._task = asyncio.create_task(self._serve())
+
+    def take(self, settings: Settings) -> None:
+        """Go on with these settings."""
+        if settings == self._settings:
+            return
+        self._settings = settings
+        self._metrics.rsyncs_running(self._metrics.rsyncs[0], limit=settings.sync.max_rsyncs)
+        self._changed.set()
+
+    async def end(self) -> None:
+        """Stop serving it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _serve(self) -> None:
+        while True:
+            self._changed.clear()
+            exporting = asyncio.create_task(
+                _export(self._settings, self._writer, self._metrics, self._clock, self._log)
+            )
+            try:
+                await self._changed.wait()
+            finally:
+                exporting.cancel()
+                await asyncio.gather(exporting, return_exceptions=True)
 
 
 async def _export(

@@ -11,6 +11,7 @@ from shardsync.config.resolve import Resolver
 from shardsync.config.settings import Settings
 from shardsync.config.source import find_file, read_tables
 from shardsync.config.validate import Machine, validate
+from shardsync.errors import SettingsError
 from shardsync.layout import StateDirectory
 
 SYSTEM_STATE_DIR = Path("/var/lib/shardsync")
@@ -42,6 +43,25 @@ def load_settings(
     )
     findings.raise_if_any()
     return resolved.settings
+
+
+def load_again(path: Path, env: Mapping[str, str], cwd: Path, *, state_dir: Path) -> Settings:
+    """The settings that a running daemon is to go on with. Raises SettingsError, also where they
+    name another state directory than the one it runs in.
+    """
+    settings = load_settings(path, env, cwd, root_must_exist=False)
+    refuse_other_state_dir(settings, state_dir)
+    return settings
+
+
+def refuse_other_state_dir(settings: Settings, running: Path) -> None:
+    """Raise SettingsError unless these settings are for what runs in `running`."""
+    if os.path.realpath(settings.state_dir) != os.path.realpath(running):
+        raise SettingsError(
+            f"{settings.source}: state.dir = {settings.state_dir}: the daemons run in {running},"
+            " and cannot move while they run",
+            hint="`shardsync down` with the old settings, move the folder, `shardsync up`",
+        )
 
 
 def default_state_dir(env: Mapping[str, str]) -> Path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shardsync.clock import Clock
+from shardsync.config.marks import settings_mark
 from shardsync.config.settings import Settings
 from shardsync.control.balance import Scales
 from shardsync.control.deciding import Decider
@@ -140,6 +141,7 @@ class Coordinator:
             self._remember_replan(tree)
         self._put_cookie(plan)
         started = self._start_slots(plan)
+        self._note_settings()
         removed = self._prune(plan)
         return Tick(
             plan=plan,
@@ -262,6 +264,7 @@ class Coordinator:
         made_for: str | None = None,
         roots: Mapping[str, str] | None = None,
         replanned_at_us: Mapping[str, int] | None = None,
+        settings: str | None = None,
     ) -> None:
         memory = self._memory()
         write_memory(
@@ -275,8 +278,15 @@ class Coordinator:
                 replanned_at_us=(
                     memory.replanned_at_us if replanned_at_us is None else replanned_at_us
                 ),
+                settings=memory.settings if settings is None else settings,
             ),
         )
+
+    def _note_settings(self) -> None:
+        """Which settings it goes by, for `reload` to see."""
+        mark = settings_mark(self.settings)
+        if self._memory().settings != mark:
+            self._remember(settings=mark)
 
     def _remember_replan(self, tree: str) -> None:
         times = {**self._memory().replanned_at_us, tree: self._clock.wall_us()}

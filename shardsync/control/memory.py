@@ -26,6 +26,7 @@ class Memory:
     that the Plan was last brought to, as text to compare. `roots`: Tree ->
     the root that its Shards observe. `replanned_at_us`: Tree -> when it was
     last planned anew, or found to be as even as can be; Unix microseconds.
+    `settings`: the mark of those that the Coordinator goes by.
     """
 
     supervisord: str = ""
@@ -33,6 +34,7 @@ class Memory:
     made_for: str = ""
     roots: Mapping[str, str] = field(default_factory=dict)
     replanned_at_us: Mapping[str, int] = field(default_factory=dict)
+    settings: str = ""
 
 
 def read_memory(path: Path) -> Memory:
@@ -45,6 +47,7 @@ def read_memory(path: Path) -> Memory:
             made_for=str(raw["made_for"]),
             roots={str(tree): str(root) for tree, root in raw["roots"].items()},
             replanned_at_us={str(tree): int(at) for tree, at in raw["replanned_at_us"].items()},
+            settings=str(raw.get("settings", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Memory()
@@ -61,6 +64,7 @@ def write_memory(path: Path, memory: Memory) -> None:
                 "made_for": memory.made_for,
                 "roots": dict(memory.roots),
                 "replanned_at_us": dict(memory.replanned_at_us),
+                "settings": memory.settings,
             }
         ),
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shardsync.clock import Clock, SystemClock
-from shardsync.config.load import load_settings
+from shardsync.config.load import load_again, load_settings
 from shardsync.config.settings import Settings
 from shardsync.control.balance import Pace, Scales
 from shardsync.control.coordinator import Coordinator, Tick
@@ -147,6 +147,8 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     start_logging()
     log = Log("coordinator")
+    # Until its own handler is there: whoever starts reads the newest settings anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     state = StateDirectory(path=options.state)
     pace = Pace(
         floor_directories=options.balance_floor,
@@ -167,13 +169,13 @@ def _serve(state: StateDirectory, settings_file: Path, pace: Pace, log: Log) -> 
     clock = SystemClock()
 
     def load() -> Settings:
-        # A root that is missing is waited for: it is no reason to drop the Plan.
-        return load_settings(
-            settings_file, os.environ, settings_file.parent, root_must_exist=False
-        )
+        return load_again(settings_file, os.environ, settings_file.parent, state_dir=state.path)
 
     with FileLock.acquire(state.lock("instance")):
-        settings = load()
+        # A root that is missing is waited for: it is no reason to drop the Plan.
+        settings = load_settings(
+            settings_file, os.environ, settings_file.parent, root_must_exist=False
+        )
         survey = DiskSurvey(settings_file=settings_file, clock=clock, log=log)
         roots = Roots(log=log, trouble=ChangeOnly(clock=clock))
         coordinator = Coordinator(

@@ -151,8 +151,9 @@ class SyncService:
 
         Returns at once; `StateReader.settings` has their mark when all of it is under way.
         """
-        self._settings = settings
-        self._settings_news.set()
+        if settings != self._settings:
+            self._settings = settings
+            self._settings_news.set()
 
     async def serve(self) -> None:
         """Run until stopped. Raises StateUnusable where state.db cannot be written at first."""

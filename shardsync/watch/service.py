@@ -1,7 +1,8 @@
 """Runs the Watcher of one Shard inside a slot: opens it, ticks it, follows the Plan, stops it.
 
 Whatever fails for a while (settings being edited, no inotify instance left, a
-full disk) is logged and tried again; only a stop or the Plan ends this loop.
+full disk) is logged and tried again; only a stop or the Plan ends this loop, or
+settings that ask for another Watcher: the slot then opens it at once.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardsync.clock import SystemClock
-from shardsync.config.load import load_settings
+from shardsync.config.load import load_again, load_settings
+from shardsync.config.marks import tree_mark
 from shardsync.config.patterns import tree_filter
-from shardsync.config.settings import Settings
+from shardsync.config.settings import Settings, TreeSettings
 from shardsync.errors import ShardsyncError, StateUnusable
 from shardsync.journal.plan import Plan, PlannedShard, PlanState, read_plan
 from shardsync.journal.writer import JournalWriter
@@ -46,22 +48,35 @@ def observe(
     FileProbe.ignore_lease_signals()
     said = ChangeOnly(clock=SystemClock())
     while not stop.wanted and _still_ours(shard, read_plan(state.plan)):
+        stop.take_reload()
         try:
-            watcher = _open(shard, plan, state, settings_file, stop, log)
+            settings = load_settings(settings_file, os.environ, Path.cwd(), root_must_exist=False)
+            watcher = _open(shard, plan, state, settings, stop, log)
             watcher.start()
+            _take(watcher, settings, plan)
         except (ShardsyncError, OSError, KeyError) as error:
             if said.is_due(str(error)):
                 log.error("watcher.waits", error=error)  # noqa: TRY400 (an operator wants the error, not a trace)
             stop.wait(RETRY_SECONDS)
             continue
-        _tick(watcher, plan, state, stop, log)
+        _tick(watcher, plan, state, settings, stop, log)
         watcher.stop()
         return
 
 
-def _tick(watcher: Watcher, plan: Plan, state: StateDirectory, stop: Stop, log: Log) -> None:
+def _tick(
+    watcher: Watcher,
+    plan: Plan,
+    state: StateDirectory,
+    settings: Settings,
+    stop: Stop,
+    log: Log,
+) -> None:
     while not stop.wanted:
-        if not watcher.tick().plan_changed:
+        plan_changed = watcher.tick().plan_changed
+        if stop.take_reload() and _is_another_wanted(watcher, plan, state, settings, log):
+            return
+        if not plan_changed:
             continue
         try:
             fresh = read_plan(state.plan) or plan
@@ -77,6 +92,41 @@ def _tick(watcher: Watcher, plan: Plan, state: StateDirectory, stop: Stop, log: 
             watcher.follow(shard, generation=plan.generation, prefixes=prefixes_of(plan, shard))
 
 
+def _is_another_wanted(
+    watcher: Watcher, plan: Plan, state: StateDirectory, settings: Settings, log: Log
+) -> bool:
+    """Read the settings again. Whether they ask for a Watcher that goes by other rules.
+
+    Wrong ones change nothing. Another root is the Plan's affair: it retires this Shard.
+    """
+    try:
+        fresh = load_again(settings.source, os.environ, Path.cwd(), state_dir=state.path)
+    except ShardsyncError as error:
+        log.error("settings.refused", error=error, hint=error.remedy)  # noqa: TRY400 (as above)
+        return False
+    tree = settings.tree(watcher.shard.tree)
+    new = next((item for item in fresh.trees if item.name == tree.name), None)
+    if new is None or new.root != tree.root:
+        log.info("settings.wait", until="the plan follows them")
+        return False
+    if _rules(new) == _rules(tree):
+        _take(watcher, fresh, plan)
+        return False
+    log.info("settings.loaded", answer="the shard is opened anew")
+    return True
+
+
+def _rules(tree: TreeSettings) -> tuple[object, ...]:
+    """What cannot be changed under a running Watcher."""
+    return (tree.exclude, tree.include, tree.max_open_seconds)
+
+
+def _take(watcher: Watcher, settings: Settings, plan: Plan) -> None:
+    """Have it run what can be changed while it does, and note whose settings these are."""
+    mark = tree_mark(settings, watcher.shard.tree)
+    watcher.take_settings(_retention(settings, plan), mark=mark)
+
+
 def _still_ours(shard: PlannedShard, plan: Plan | None) -> PlannedShard | None:
     """The Shard as the Plan has it now, None if this slot is not to observe it any more."""
     now = plan.shard(shard.id) if plan else None
@@ -89,12 +139,11 @@ def _open(
     shard: PlannedShard,
     plan: Plan,
     state: StateDirectory,
-    settings_file: Path | None,
+    settings: Settings,
     stop: Stop,
     log: Log,
 ) -> Watcher:
     clock = SystemClock()
-    settings = load_settings(settings_file, os.environ, Path.cwd(), root_must_exist=False)
     tree = settings.tree(shard.tree)
     return open_watcher(
         shard=shard,

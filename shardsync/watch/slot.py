@@ -28,12 +28,13 @@ _USAGE = "usage: python -m shardsync.watch.slot --state DIR --settings FILE --sl
 
 
 class Stop:
-    """Whether SIGTERM or SIGINT came; `fd` becomes readable when it did."""
+    """Whether SIGTERM or SIGINT came, or SIGHUP; `fd` becomes readable when one did."""
 
     def __init__(self, *, fd: int, write_fd: int) -> None:
         self.fd = fd
         self.wanted = False
         self._write_fd = write_fd
+        self._must_reload = False
 
     @classmethod
     def on_signals(cls) -> Stop:
@@ -42,6 +43,7 @@ class Stop:
         stop = cls(fd=fd, write_fd=write_fd)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.now())
+        signal.signal(signal.SIGHUP, lambda *_: stop.reload())
         return stop
 
     def now(self) -> None:
@@ -50,10 +52,29 @@ class Stop:
         with contextlib.suppress(BlockingIOError):
             os.write(self._write_fd, b"x")
 
+    def reload(self) -> None:
+        """The settings are to be read again. Safe in a signal handler."""
+        self._must_reload = True
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write_fd, b"x")
+
+    def take_reload(self) -> bool:
+        """Whether the settings are to be read again; once for each time they are."""
+        if not self._must_reload:
+            return False
+        # In this order: what comes in between is read again, once too often.
+        self._must_reload = False
+        if not self.wanted:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.fd, 4096)
+        return True
+
     def wait(self, seconds: float) -> bool:
         """Sleep, or less if it is wanted; returns whether it is."""
         if not self.wanted:
             select.select([self.fd], [], [], seconds)
+            # Whoever waits has no settings yet, and reads them afterwards.
+            self.take_reload()
         return self.wanted
 
 

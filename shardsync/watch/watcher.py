@@ -205,6 +205,11 @@ class Watcher:
         self._territory.follow(prefixes)
         self._ledger.commit({"generation": generation})
 
+    def take_settings(self, retention: Retention, *, mark: str) -> None:
+        """Keep that much from now on. `mark`: of the settings that are run, for all to read."""
+        self._retention = retention
+        self._ledger.commit({"settings": mark})
+
     def stop(self, seconds: float = 10.0) -> bool:
         """Drain what happened before now, commit, end the Epoch. Returns whether that was clean.
 
