@@ -17,6 +17,7 @@ from typing import Self
 from shardsync.ship.messages import OutLine
 from shardsync.ship.outcome import RunResult
 from shardsync.ship.rsync import RsyncRun, source_lost
+from shardsync.ship.slots import Pulse
 
 _QUEUE_LINES = 10_000
 
@@ -56,6 +57,7 @@ class Comparison:
         foreign_only: bool,
         paths: Sequence[bytes],
         deadline_seconds: float,
+        pulse: Pulse,
     ) -> None:
         self._turn = turn
         self._again = again
@@ -63,6 +65,7 @@ class Comparison:
         self._foreign_only = foreign_only
         self._paths = paths
         self._deadline_seconds = deadline_seconds
+        self._pulse = pulse
         self._found: deque[Difference] = deque()
         self._news = asyncio.Event()
         self._run: RsyncRun | None = None
@@ -89,7 +92,9 @@ class Comparison:
             self._result = source_lost(error, listed=len(self._paths))
             return
         self._task = asyncio.get_running_loop().create_task(
-            self._run.finish(paths=self._paths, deadline_seconds=self._deadline_seconds)
+            self._run.finish(
+                paths=self._paths, deadline_seconds=self._deadline_seconds, pulse=self._pulse
+            )
         )
         self._task.add_done_callback(lambda _: self._news.set())
 

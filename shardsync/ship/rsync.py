@@ -20,6 +20,7 @@ from shardsync.ship.command import TIMEOUT_SECONDS, Purpose, RsyncCommand, list_
 from shardsync.ship.messages import Failure, MessageReader, OutLine, out_line
 from shardsync.ship.outcome import BUSY_WORDS, Outcome, RunResult, Trouble, judge
 from shardsync.ship.process import Child, start_child
+from shardsync.ship.slots import Pulse
 
 _LINE_BYTES = 40_000
 """A name of 4,096 bytes, each printed as `\\#ooo`, and the rest of the line."""
@@ -29,7 +30,11 @@ _CHATTER_BYTES = 16 * 1024**2
 """What a Node may say beside its report before we end it."""
 _SILENCE_SECONDS = 2.0 * TIMEOUT_SECONDS
 """Neither output nor I/O for that long: stuck, and rsync's own timeout did not notice."""
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
+_STILL_SECONDS = 2.0
+_STARTED_SECONDS = 1.5
+"""I/O after that is not only that of the start, which a Node that hangs sees, too."""
+_DISCARD_SECONDS = 1.0
 
 
 class RsyncRun:
@@ -115,11 +120,13 @@ class RsyncRun:
         entries: Sequence[bytes] | None = None,
         deadline_seconds: float,
         warm: bool = False,
+        pulse: Pulse | None = None,
     ) -> RunResult:
         """Hand over the list, wait for the end and judge it.
 
         `entries` replaces the list made from `paths` and `gone` (filters). `deadline_seconds`
-        bounds the whole call. Raises RuntimeError before `start()`.
+        bounds the whole call. `pulse` is told how it gets on. Raises RuntimeError before
+        `start()`.
         """
         child = self._started()
         began = self._clock.monotonic()
@@ -133,7 +140,7 @@ class RsyncRun:
         paths, gone = [*paths, *too_long], [*gone, *too_long_gone]
         writing = asyncio.ensure_future(child.write_list(entries))
         try:
-            exit_code = await self._watched(child, began + deadline_seconds)
+            exit_code = await self._watched(child, began + deadline_seconds, pulse or Pulse())
         finally:
             await self._settle(child, writing)
         self._out.end()
@@ -150,7 +157,7 @@ class RsyncRun:
             return
         self._child.close_stdin()
         waiting = asyncio.ensure_future(self._child.wait())
-        done, _ = await asyncio.wait({waiting}, timeout=_LOOK_SECONDS)
+        done, _ = await asyncio.wait({waiting}, timeout=_DISCARD_SECONDS)
         if not done:
             await self._child.end()
             await waiting
@@ -168,24 +175,24 @@ class RsyncRun:
         if child.is_running:
             await child.end()
 
-    async def _watched(self, child: Child, deadline: float) -> int:
+    async def _watched(self, child: Child, deadline: float, pulse: Pulse) -> int:
         """The exit code; ended here at the deadline, after silence or too much noise."""
         waiting = asyncio.ensure_future(child.wait())
-        last_mark, last_at = _progress(child), self._clock.monotonic()
+        watch = _Watch(pulse=pulse, mark=_progress(child), now=self._clock.monotonic())
         try:
             while True:
                 left = max(0.0, min(_LOOK_SECONDS, deadline - self._clock.monotonic()))
                 done, _ = await asyncio.wait({waiting}, timeout=left)
                 if done:
                     return waiting.result()
-                now, mark = self._clock.monotonic(), _progress(child)
-                if mark != last_mark or self._paused:
-                    last_mark, last_at = mark, now
-                self._cut_off = self._cut_off or _excess(now, deadline, last_at)
+                now = self._clock.monotonic()
+                watch.look(mark=_progress(child), now=now, is_held=self._paused)
+                self._cut_off = self._cut_off or _excess(now, deadline, watch.alive_at)
                 if self._cut_off:
                     return await child.end()
         finally:
             waiting.cancel()
+            pulse.ended()
 
     def _take_out(self, line: bytes) -> None:
         report = out_line(line)
@@ -248,6 +255,25 @@ class RsyncRun:
             seconds=seconds,
             warm=warm,
         )
+
+
+class _Watch:
+    """Whether a run gets on, told from `mark`, which grows with its I/O."""
+
+    def __init__(self, *, pulse: Pulse, mark: tuple[int, int], now: float) -> None:
+        self._pulse = pulse
+        self._mark = mark
+        self._began_at = self._moved_at = self.alive_at = now
+
+    def look(self, *, mark: tuple[int, int], now: float, is_held: bool) -> None:
+        """`is_held`: we ourselves take nothing in, so that it must wait."""
+        if mark != self._mark:
+            self._mark, self._moved_at = mark, now
+            if now - self._began_at > _STARTED_SECONDS:
+                self._pulse.moves()
+        elif now - self._moved_at >= _STILL_SECONDS:
+            self._pulse.still()
+        self.alive_at = now if is_held else max(self.alive_at, self._moved_at)
 
 
 class LineSplitter:

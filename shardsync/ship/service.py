@@ -376,6 +376,7 @@ class SyncService:
             environment=self._environment,
             filters=tuple(path_filter.rsync_arguments()),
             capabilities=_capabilities(row.capabilities),
+            slots=slots.of(node.key),
         )
         budget = DeletionBudget(
             key=node.key,
@@ -392,7 +393,7 @@ class SyncService:
             has_excludes=bool(path_filter.rsync_arguments()),
             budget=budget,
             limits=self._settings.sync,
-            slots=slots,
+            slots=slots.of(node.key),
             links=tree.links,
             log=log,
         )

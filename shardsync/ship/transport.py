@@ -32,6 +32,7 @@ from shardsync.ship.comparison import Comparison
 from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.rsync import RsyncRun, source_lost
+from shardsync.ship.slots import NodeSlots, Pulse
 from shardsync.ship.ssh_master import SshMaster, shares
 from shardsync.ship.turns import Turns
 from shardsync.ship.warm import WarmRsync
@@ -91,7 +92,8 @@ class NodeTransport:
     """rsync to one Node.
 
     `filters`: its excludes as rsync arguments. `max_delete`: the brake of runs that are not
-    given one of their own. `environment`: ours.
+    given one of their own. `environment`: ours. `slots`: taken here by comparisons alone, the
+    other runs' by the caller; all tell how they get on.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class NodeTransport:
         filters: tuple[str, ...] = (),
         capabilities: Capabilities | None = None,
         max_delete: int = 10_000,
+        slots: NodeSlots | None = None,
         program: str = "rsync",
     ) -> None:
         self._node = node
@@ -112,6 +115,7 @@ class NodeTransport:
         self._environment = environment
         self._filters = filters
         self._max_delete = max_delete
+        self._slots = slots
         self._program = program
         self._writing = Turns()
         self._is_paused = False
@@ -236,12 +240,13 @@ class NodeTransport:
             return True
 
         return Comparison(
-            turn=self._turn(),
+            turn=self._turn_with_slot(),
             again=again,
             begin=lambda on_line: self._begin(purpose, on_line=on_line),
             foreign_only=purpose is Purpose.COMPARE_LISTING,
             paths=paths,
             deadline_seconds=deadline_seconds,
+            pulse=self._pulse(),
         )
 
     async def list_root(self, *, deadline_seconds: float = 120.0) -> Listing:
@@ -377,6 +382,14 @@ class NodeTransport:
         return self._writing.alone() if self._takes_one else contextlib.nullcontext()
 
     @contextlib.asynccontextmanager
+    async def _turn_with_slot(self) -> AsyncIterator[None]:
+        async with self._slots or contextlib.nullcontext(), self._turn():
+            yield
+
+    def _pulse(self) -> Pulse:
+        return Pulse() if self._slots is None else self._slots.pulse()
+
+    @contextlib.asynccontextmanager
     async def _turn_to_write(self, *, beside: bool) -> AsyncIterator[None]:
         if beside and not self._takes_one:
             async with self._writing.beside():
@@ -402,7 +415,11 @@ class NodeTransport:
                 return source_lost(error, listed=len(paths) + len(gone))
         if warm is not None:
             result = await warm.finish(
-                paths=paths, gone=gone, deadline_seconds=deadline_seconds, warm=True
+                paths=paths,
+                gone=gone,
+                deadline_seconds=deadline_seconds,
+                warm=True,
+                pulse=self._pulse(),
             )
             deadline_seconds -= result.seconds
             if result.trouble not in _WARM_TROUBLES or deadline_seconds <= 0:
@@ -511,7 +528,11 @@ class NodeTransport:
         except OSError as error:
             return source_lost(error, listed=len(paths) + len(gone))
         return await run.finish(
-            paths=paths, gone=gone, entries=entries, deadline_seconds=deadline_seconds
+            paths=paths,
+            gone=gone,
+            entries=entries,
+            deadline_seconds=deadline_seconds,
+            pulse=self._pulse(),
         )
 
     async def _run_elsewhere(

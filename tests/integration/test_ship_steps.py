@@ -230,7 +230,7 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
             has_excludes=False,
             budget=budget,
             limits=SyncSettings(),
-            slots=RsyncSlots(limit=1, observer=Unobserved()),
+            slots=RsyncSlots(limit=1, observer=Unobserved()).of(settings.key),
             links=links,
             log=log,
         ),
