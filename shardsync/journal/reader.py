@@ -14,6 +14,7 @@ from pathlib import Path
 from shardsync.errors import StateUnusable
 from shardsync.journal.database import ReadOnly
 from shardsync.journal.progress import Progress, read_progress
+from shardsync.journal.related import related
 from shardsync.model import Change, EpochReason, JournalId, Kind, Scope
 
 _READ = (
@@ -108,6 +109,17 @@ class JournalReader:
             (path, Scope.TREE, *above, Scope.LISTING, above[-1] if above else path),
         )
         return _change(rows[0]) if rows else None
+
+    def newest_related(self, path: bytes, *, after: int, up_to: int) -> int | None:
+        """The Position of the last Change above `after`, at most `up_to`, that says something of
+        `path`: of itself, of what is below, of what it lies in. None: there is none.
+        """
+        condition, values = related(path)
+        found = self._database.value(
+            f"SELECT max(position) FROM changes WHERE position > ? AND position <= ? AND {condition}",  # noqa: E501, S608 (marks only)
+            (after, up_to, *values),
+        )
+        return None if found is None else int(found)
 
     def journaled_at(self, position: int) -> int | None:
         """When the Change at this Position was committed, Unix microseconds, or None."""

@@ -41,6 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `nodes`: names within `tree`, empty = all of it; `tree` "" = every Tree.
     `positions`: per Shard, FLUSH waits for these and REPLAY starts after them.
+    `path`: only what concerns it. `enough`: FLUSH is done when so many Nodes have it, 0 = all.
     `history_us`: REPLAY by time starts where each Node's Cursor was then.
     """
 
@@ -51,7 +52,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     positions: dict[str, int] = {}
     history_us: int | None = None
     path: bytes = b""
-    whole: bool = True
+    enough: int = 0
     deadline_us: int | None = None
     until_us: int | None = None
     allow_delete: bool = False

@@ -18,6 +18,7 @@ from shardsync.journal.records import (
     node_row,
     work_row,
 )
+from shardsync.journal.related import related
 from shardsync.journal.requests import RequestState
 
 _SELECT_NODES = f"SELECT {', '.join(NODE_COLUMNS)} FROM nodes"  # noqa: S608 (our own names)
@@ -71,6 +72,20 @@ class StateReader:
             "SELECT reason, count(*) FROM work WHERE tree = ? AND node = ? GROUP BY reason", key
         )
         return {WorkReason(reason): count for reason, count in rows}
+
+    def has_work_at(self, key: NodeKey, path: bytes, *, until_us: int) -> bool:
+        """Whether work is open that says something of `path` and stands for Changes of then.
+
+        A bootstrap or a reconcile does, however late it was opened: its Cursors begin behind all
+        that it compares.
+        """
+        condition, values = related(path)
+        rows = self._database.rows(
+            "SELECT 1 FROM work WHERE tree = ? AND node = ? AND"  # noqa: S608 (marks only)
+            f" (since <= ? OR reason IN ('bootstrap', 'reconcile')) AND {condition} LIMIT 1",
+            (*key, until_us, *values),
+        )
+        return bool(rows)
 
     def next_due(self, key: NodeKey) -> int | None:
         """When the next open work may be tried, Unix microseconds; None: nothing is open."""

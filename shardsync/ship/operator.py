@@ -252,9 +252,30 @@ class Operator:
                 for shard, position in request.positions.items()
                 if shard.rpartition("-")[0] == tree
             }
-            running.until[station.key] = {**self._newest(station), **acknowledged}
+            running.until[station.key] = self._concerning(
+                request.path, station, {**self._newest(station), **acknowledged}
+            )
             station.syncer.hurry()
         self._running.append(running)
+
+    def _concerning(self, path: bytes, station: Station, until: dict[str, int]) -> dict[str, int]:
+        """Of these Positions those that a flush of `path` waits for: its last pending Change's.
+
+        A Shard that we cannot read yet is waited for as a whole.
+        """
+        if not path:
+            return until
+        cursors = self._state.read.cursors(station.key)
+        found = {}
+        for shard, position in until.items():
+            reader = station.journals.reader(shard)
+            last: int | None = position
+            if reader is not None:
+                after = cursors[shard].position if shard in cursors else 0
+                last = reader.newest_related(path, after=after, up_to=position)
+            if last is not None:
+                found[shard] = last
+        return found
 
     def _begin_reconcile(self, request: Request, stations: list[Station]) -> None:
         self._refuse_stopped(stations)
@@ -369,21 +390,37 @@ class Operator:
     def _look_after(self, running: _Running) -> None:
         request = running.request
         rows = self._state.read.nodes()
-        open_stations = [
-            s for s in self._stations_of(running) if not self._is_answered(running, s)
-        ]
-        if all(self._is_stuck(running, station) for station in open_stations):
-            failures = self._failures(running)
-            code = NodesFailed.exit_code if failures else 0
-            self._finish(running, exit_code=code, message=failures)
+        stations = self._stations_of(running)
+        open_stations = [s for s in stations if not self._is_answered(running, s)]
+        enough = request.enough or len(stations)
+        had = len(stations) - len(open_stations)
+        is_stuck = all(self._is_stuck(running, station) for station in open_stations)
+        if had >= enough or (is_stuck and not request.enough):
+            self._end(running, stations, open_stations)
             return
         names = ", ".join(f"{s.key[1]} ({self._why(rows[s.key], s)})" for s in open_stations)
-        if all(_is_stopped(rows[s.key]) or s.root.trouble for s in open_stations):
+        hopeless = sum(_is_stopped(rows[s.key]) or bool(s.root.trouble) for s in open_stations)
+        if len(stations) - hopeless < enough and (
+            request.enough or hopeless == len(open_stations)
+        ):
             self._finish(running, exit_code=NodesFailed.exit_code, message=f"not done: {names}")
         elif request.deadline_us is not None and self._clock.wall_us() >= request.deadline_us:
             self._finish(running, exit_code=NodesFailed.exit_code, message=f"timed out: {names}")
         else:
             self._say_progress(running, open_stations, names)
+
+    def _end(
+        self, running: _Running, stations: list[Station], open_stations: list[Station]
+    ) -> None:
+        """All that was asked for is done, but for paths that fail again and again."""
+        if running.request.kind is RequestKind.FLUSH:
+            left = {station.key for station in open_stations}
+            named = ", ".join(s.key[1] for s in stations if s.key not in left)
+            self._finish(running, message=named if running.request.enough else "")
+            return
+        failures = self._failures(running)
+        code = NodesFailed.exit_code if failures else 0
+        self._finish(running, exit_code=code, message=failures)
 
     def _is_stuck(self, running: _Running, station: Station) -> bool:
         """Whether only paths that fail again and again are left of a request.
@@ -435,16 +472,11 @@ class Operator:
         return not self._state.read.has_work_of(station.key, running.request.id)
 
     def _is_flushed(self, running: _Running, station: Station) -> bool:
-        """Whether no work is open that may hold what was on disk when the flush began.
-
-        A bootstrap or a reconcile may, however late it was opened: its Cursors
-        begin behind all that it compares.
-        """
-        comparing = {WorkReason.BOOTSTRAP, WorkReason.RECONCILE}
-        if comparing & self._state.read.work_reasons(station.key).keys():
-            return False
-        since = self._state.read.work_summary(station.key)[2]
-        return since is None or since > running.began_us
+        """Whether no work is open that may hold what was on disk when the flush began."""
+        inside = rebase(running.request.path, Want.TREE, station.subtree)
+        return inside is None or not self._state.read.has_work_at(
+            station.key, inside[0], until_us=running.began_us
+        )
 
     def _why(self, row: NodeRow, station: Station) -> str:
         if row.paused:
