@@ -81,7 +81,7 @@ def test_a_comparison_makes_room_for_itself(root: Path, single: RsyncDaemon) -> 
         route = transport(single.node(), root)
         route.warm_up()
         await asyncio.sleep(0.1)
-        verifier = Verifier(transport=route, clock=SystemClock(), is_pending=lambda _: False)
+        verifier = Verifier(transport=route, clock=SystemClock())
         found = [
             difference.path
             async for difference in verifier.differences(checksum=False, deadline_seconds=SECONDS)
