@@ -1,0 +1,28 @@
+"""Half a minute of `tools/soak`: churn and faults on a whole instance, judged by its oracles."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_churn_with_faults_loses_nothing(tmp_path: Path) -> None:
+    """After kills, stops and outages both Nodes hold the tree, and no comparison repaired them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.soaks", "--minutes", "0.5", "--folder", str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["wrong"] == []
+    assert sum(summary["operations"].values()) > 200
+    assert sum(summary["faults"].values()) > 1
+    assert list(tmp_path.iterdir()) == []  # what was right leaves nothing
