@@ -170,11 +170,17 @@ class HardLinks:
         by_inode = {file.inode: file for file in wanted}
         try:
             found = await asyncio.to_thread(self._view.find_inodes, frozenset(by_inode))
+            # A number may have become that of a symlink since, which is nobody's other name.
+            with self._view.looking() as looker:
+                names = {
+                    path: by_inode[inode]
+                    for path, inode in found
+                    if _is_same(looker.look(path), by_inode[inode])
+                }
         except OSError as error:
             # Whoever waits for it asks again.
             self._log.warning("links.search_failed", error=error)
             return
-        names = {path: by_inode[inode] for path, inode in found}
         self._state.note_links(self._tree, names)
         self._state.note_link_search(self._tree, wanted)
         self._log.info("links.searched", files=len(wanted), names=len(names))

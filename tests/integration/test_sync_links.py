@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shardsync.journal.records import LinkedFile
 from shardsync.journal.requests import RequestKind
 from shardsync.model import Kind, Scope
 from tests.support.compare import differences
@@ -95,6 +96,27 @@ def test_a_write_below_a_directory_that_was_renamed_reaches_names_elsewhere(
             await sync.followed()
             assert (node / "c" / "two").read_text() == "22"
             assert differences(tree, node) == []
+
+    run(work)
+
+
+def test_a_symlink_that_took_over_the_number_is_no_name(tmp_path: Path) -> None:
+    """A file that lost all its names is searched for once, whatever has its inode number now."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    (tree / "symlink").symlink_to("nowhere")
+    seen = (tree / "symlink").lstat()
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            lost = LinkedFile(device=seen.st_dev, inode=seen.st_ino, links=2)
+            sync.state.note_links("main", {b"lost": lost})
+            instance.changed("lost")
+            await sync.followed()
+            (served,) = sync.service.trees()
+            assert served.links.searches == 1
 
     run(work)
 
