@@ -239,7 +239,7 @@ class RootGuard:
         if known.filesystem != now.filesystem or not _same_device(known, now):
             return self._trouble(
                 RootTroubleKind.REPLACED,
-                f"lies on {now.filesystem}, and lay on {known.filesystem}",
+                f"is on another file system ({now.filesystem}) than before ({known.filesystem})",
             )
         if known.inode != now.inode:
             return self._trouble(RootTroubleKind.REPLACED, "is another directory than before")

@@ -125,7 +125,8 @@ class Verifier:
             for path in quiet & quiet_once:
                 final[path] = now.pop(path)
             quiet_once = quiet
-            left = list(now.values())
+            left = [item for item in now.values() if not on_the_way.is_pending(item.path)]
+            self.verification.pending += len(now) - len(left)
             if not left or round_number == _ROUNDS - 1:
                 break
             await asyncio.sleep(_QUIET_SECONDS)
