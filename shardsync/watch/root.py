@@ -46,6 +46,7 @@ class WatchedRoot:
         self._said = said
         self._log = log
         self._seen: tuple[int, int, str] | None = None
+        self._taken: set[tuple[int, int]] = set()
 
     def is_there_at_start(self) -> bool:
         """Whether to begin; if not, the Shard is halted until `look` finds it."""
@@ -60,6 +61,7 @@ class WatchedRoot:
         if self._cookies.take_root_accepted():
             self._log.warning("root.accepted", root=self._path)
             self._seen = None
+            self._taken.clear()
         if not self._is_there():
             self._lost()
         elif self._standing.is_halted:
@@ -82,14 +84,18 @@ class WatchedRoot:
         if found is None:
             return False
         seen = self._seen
-        if seen is None or (found.st_dev, found.st_ino) == seen[:2]:
+        here = (found.st_dev, found.st_ino)
+        if seen is None or here == seen[:2]:
             identity = seen[2] if seen else self._ledger.identify(found.st_dev)
-            self._seen = (found.st_dev, found.st_ino, identity)
+            self._seen = (*here, identity)
+            self._taken.add(here)
             return True
         identity = self._ledger.identify(found.st_dev)
-        if identity != seen[2]:
+        # One that was the root before may be mounted elsewhere too by now, and be called after it.
+        if identity != seen[2] and here not in self._taken:
             return False
-        self._seen = (found.st_dev, found.st_ino, identity)
+        self._seen = (*here, identity)
+        self._taken.add(here)
         if self._standing.state not in {ShardState.HALTED, ShardState.STARTING}:
             # Replaced, or mounted anew: catch up from scratch.
             self._standing.state = ShardState.HALTED
