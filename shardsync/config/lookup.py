@@ -92,6 +92,7 @@ def _sync(settings: Settings) -> Table:
         "max_delay": _duration(sync.max_delay_seconds),
         "batch_paths": sync.batch_paths,
         "batch_bytes": _size(sync.batch_bytes),
+        "big_file_bytes": _size(sync.big_file_bytes),
         "max_rsyncs": sync.max_rsyncs,
         "max_delete": _max_delete(sync.max_delete),
         "rsync_options": list(sync.rsync_options),

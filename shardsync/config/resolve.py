@@ -156,6 +156,9 @@ class Resolver:
             batch_bytes=self._reader.read(
                 decoded, "batch_bytes", lambda text: size(text, low=1024), 1
             ),
+            big_file_bytes=self._reader.read(
+                decoded, "big_file_bytes", lambda text: size(text, low=1024**2), 1024**2
+            ),
             max_rsyncs=self._reader.read(
                 decoded, "max_rsyncs", lambda number: bounded(number, 1, 256), 1
             ),

@@ -152,15 +152,33 @@ class SyncTable(Struct, forbid_unknown_fields=True, kw_only=True):
 
     delay: Annotated[
         Text,
-        _key("settle time: a Change waits so long for others; 0 sends at once", "2s", "duration"),
+        _key(
+            "settle time: a path is sent once nothing changed it for so long; 0 sends at once",
+            "2s",
+            "duration",
+        ),
     ] = "0s"
     max_delay: Annotated[
-        Text, _key("Changes are sent after so long even if others keep coming", "5m", "duration")
+        Text,
+        _key(
+            "a path is sent so long after its first Change even if it never comes to rest",
+            "5m",
+            "duration",
+        ),
     ] = "1m"
     batch_paths: Annotated[
         int, _key("the most paths in one Batch, up to 1000000", 5000, "number")
     ] = 10_000
     batch_bytes: Annotated[Text, _key("the most bytes in one Batch", "64MiB", "size")] = "256MiB"
+    big_file_bytes: Annotated[
+        Text,
+        _key(
+            "a file of more than this is sent beside the Batches, which do not wait for it; "
+            "see below",
+            "1GiB",
+            "size",
+        ),
+    ] = "64MiB"
     max_rsyncs: Annotated[
         int, _key("rsyncs that run at a time, over all Nodes, up to 256", 4, "number")
     ] = 8

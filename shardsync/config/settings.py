@@ -125,6 +125,7 @@ class SyncSettings:
     max_delay_seconds: float = 60.0
     batch_paths: int = 10_000
     batch_bytes: int = 256 * 1024**2
+    big_file_bytes: int = 64 * 1024**2
     max_rsyncs: int = 8
     max_delete: DeleteLimit = field(default_factory=DeleteLimit)
     rsync_options: tuple[str, ...] = ()

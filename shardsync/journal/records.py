@@ -33,6 +33,12 @@ class WorkReason(enum.StrEnum):
     RECONCILE = "reconcile"
     LINKS = "links"
     """The file has names that are still being searched for."""
+    BIG = "big"
+    """A big file, sent beside the Batches."""
+    AFTER_BIG = "after_big"
+    """What was sent beside the Batches is looked at once more: its directory's time is spoilt."""
+    SETTLING = "settling"
+    """It changed again before it came to rest; sent at `not_before` if it never does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

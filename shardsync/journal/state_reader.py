@@ -58,13 +58,36 @@ class StateReader:
         return [work_row(row) for row in rows]
 
     def work_due(self, key: NodeKey, *, now_us: int, limit: int) -> list[Work]:
-        """Open work that may be tried now: retries, then comparisons, then links; in its order."""
+        """Open work that may be tried now: single paths, then comparisons, then links; in its
+        order. Big files go another way.
+        """
         rows = self._database.rows(
-            _SELECT_WORK
-            + " AND not_before <= ? ORDER BY reason != 'retry', reason = 'links', id LIMIT ?",
+            _SELECT_WORK + " AND not_before <= ? AND reason != 'big'"
+            " ORDER BY reason NOT IN ('retry', 'after_big', 'settling'), reason = 'links', id"
+            " LIMIT ?",
             (*key, now_us, limit),
         )
         return [work_row(row) for row in rows]
+
+    def big_due(self, key: NodeKey, *, now_us: int) -> Work | None:
+        """The big file that waits longest to be sent, of those that may be."""
+        rows = self._database.rows(
+            _SELECT_WORK + " AND reason = 'big' AND not_before <= ? ORDER BY attempts, id LIMIT 1",
+            (*key, now_us),
+        )
+        return work_row(rows[0]) if rows else None
+
+    def work_of(self, key: NodeKey, path: bytes, reason: WorkReason) -> Work | None:
+        """The open work of one path for this reason, whatever its scope."""
+        rows = self._database.rows(
+            _SELECT_WORK + " AND path = ? AND reason = ?", (*key, path, reason.value)
+        )
+        return work_row(rows[0]) if rows else None
+
+    def settling(self, key: NodeKey) -> dict[bytes, Work]:
+        """The paths that are held until they come to rest."""
+        rows = self._database.rows(_SELECT_WORK + " AND reason = 'settling'", key)
+        return {item.path: item for item in map(work_row, rows)}
 
     def work_reasons(self, key: NodeKey) -> dict[WorkReason, int]:
         """How many rows are open for which reason."""
@@ -87,10 +110,15 @@ class StateReader:
         )
         return bool(rows)
 
-    def next_due(self, key: NodeKey) -> int | None:
-        """When the next open work may be tried, Unix microseconds; None: nothing is open."""
+    def next_due(self, key: NodeKey, *, now_us: int) -> int | None:
+        """When the next open work may be tried, Unix microseconds; None: nothing is open.
+
+        Big files that are due go their own way, and are not waited for.
+        """
         rows = self._database.rows(
-            "SELECT min(not_before) FROM work WHERE tree = ? AND node = ?", key
+            "SELECT min(not_before) FROM work WHERE tree = ? AND node = ?"
+            " AND NOT (reason = 'big' AND not_before <= ?)",
+            (*key, now_us),
         )
         return None if rows[0][0] is None else int(rows[0][0])
 
@@ -109,7 +137,8 @@ class StateReader:
     def has_only_failures_of(self, key: NodeKey, request_id: str, *, attempts: int) -> bool:
         """Whether all that a request left open are paths that failed at least so often."""
         rows = self._database.rows(
-            "SELECT count(*), coalesce(sum(reason = 'retry' AND attempts >= ?), 0) FROM work"
+            "SELECT count(*), coalesce(sum(reason IN ('retry', 'big') AND attempts >= ?), 0)"
+            " FROM work"
             " WHERE tree = ? AND node = ? AND request = ?",
             (attempts, *key, request_id),
         )
@@ -118,14 +147,19 @@ class StateReader:
 
     def failures(self, key: NodeKey) -> list[Work]:
         """The paths that failed and are tried again, oldest first."""
-        rows = self._database.rows(_SELECT_WORK + " AND reason = 'retry' ORDER BY id", key)
+        rows = self._database.rows(
+            _SELECT_WORK
+            + " AND (reason = 'retry' OR (reason = 'big' AND attempts > 0)) ORDER BY id",
+            key,
+        )
         return [work_row(row) for row in rows]
 
     def work_summary(self, key: NodeKey) -> tuple[int, int, int | None]:
         """(open rows, those of them that are retries, since when the oldest)."""
         rows = self._database.rows(
-            "SELECT count(*), coalesce(sum(reason = 'retry'), 0), min(since) FROM work"
-            " WHERE tree = ? AND node = ?",
+            "SELECT count(*),"
+            " coalesce(sum(reason = 'retry' OR (reason = 'big' AND attempts > 0)), 0), min(since)"
+            " FROM work WHERE tree = ? AND node = ?",
             key,
         )
         return (int(rows[0][0]), int(rows[0][1]), rows[0][2])

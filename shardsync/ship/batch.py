@@ -74,6 +74,21 @@ def plan_batch(pending: Iterable[Pending], *, look: LookAt, is_excluded: IsExclu
     return plan
 
 
+def take_big(plan: BatchPlan, more_than: float) -> dict[bytes, int]:
+    """Take the files of more than so many bytes out of the plan; returns them with their sizes.
+
+    Not those that stand where the Node may have a directory: what that held is counted first.
+    """
+    big = {
+        path: plan.sizes[path]
+        for path in plan.content
+        if plan.sizes.get(path, 0) > more_than and path not in plan.replaced
+    }
+    for path in big:
+        del plan.content[path]
+    return big
+
+
 def chunks(
     paths: Iterable[bytes], sizes: Mapping[bytes, int], *, max_paths: int, max_bytes: int
 ) -> Iterator[list[bytes]]:

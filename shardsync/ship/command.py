@@ -75,11 +75,14 @@ class Purpose(enum.Enum):
     """Dry run: what differs directly in each directory, and what is there beside the tree."""
     COMPARE_LEVEL_CHECKSUM = "compare_level_checksum"
     """As COMPARE_LEVEL, compared by content."""
+    BIG_FILE = "big_file"
+    """As BATCH for files that take long, beside other runs: leaves directory times alone and
+    deletes nothing; what it spoils is put right by the run after it."""
     DELETE_FILTERED = "delete_filtered"
     """Deletion for receivers that die of missing arguments; the list is `deletion_filters`."""
 
 
-FLAT = frozenset({Purpose.BATCH, Purpose.ATTRIBUTES, Purpose.CHECKSUM})
+FLAT = frozenset({Purpose.BATCH, Purpose.ATTRIBUTES, Purpose.CHECKSUM, Purpose.BIG_FILE})
 DRY = frozenset(
     {
         Purpose.COMPARE,
@@ -104,6 +107,7 @@ _COMPARED = {
     Purpose.BATCH: ("-I", "--modify-window=-1"),
     Purpose.ATTRIBUTES: ("--modify-window=-1",),
     Purpose.CHECKSUM: ("--checksum", "--modify-window=-1"),
+    Purpose.BIG_FILE: ("-I", "-O", "--modify-window=-1"),
     Purpose.TREE: ("-r", "--modify-window=-1"),
     Purpose.TREE_CHECKSUM: ("-r", "--checksum", "--modify-window=-1"),
     Purpose.COMPARE: ("-n", "-r", "--modify-window=-1"),
@@ -296,7 +300,7 @@ def _deletion_flags(
         # --ignore-errors: else one directory that vanishes meanwhile has rsync name nothing at
         # all of what is extraneous. Nothing is deleted here, and each name is looked at.
         return ("--delete", "--force", "--ignore-errors", "--ignore-missing-args")
-    if not node.delete:
+    if not node.delete or purpose is Purpose.BIG_FILE:
         return ("--ignore-missing-args",)
     brake = () if max_delete is None else (f"--max-delete={max_delete}",)
     if purpose is Purpose.DELETE_FILTERED:

@@ -179,6 +179,10 @@ class NodeCondition:
         """
         return since <= self._unswept_until
 
+    def note_cut_off(self) -> None:
+        """A run was ended, or failed: it may have left a file of ours beside what is pending."""
+        self._unswept_until = self._clock.wall_us()
+
     def _set_state(self, row: NodeRow, state: NodeState) -> None:
         if row.state is not state:
             self._state.set_node(self._key, state=state.value)

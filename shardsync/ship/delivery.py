@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,12 @@ from shardsync.errors import NodesFailed, NodeUnreachable
 from shardsync.journal.records import Compare
 from shardsync.log import Log
 from shardsync.model import Scope
-from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch
+from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch, take_big
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.fold import Pending
-from shardsync.ship.janitor import Janitor
+from shardsync.ship.janitor import InFlight, Janitor
 from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.messages import FailureKind
@@ -112,6 +113,7 @@ class Delivered:
     `files`, `file_bytes`: all that the runs looked at here, as rsync counts it.
     `foreign`: what the Node has beside the Tree, kept as the Node is not owned.
     `unresolved`: files with further names that are still being searched for.
+    `set_aside`: big files and their sizes, for the second lane.
     """
 
     shipped: int = 0
@@ -122,6 +124,7 @@ class Delivered:
     failed: dict[bytes, Failed] = field(default_factory=dict)
     foreign: list[bytes] = field(default_factory=list)
     unresolved: set[bytes] = field(default_factory=set)
+    set_aside: dict[bytes, int] = field(default_factory=dict)
 
 
 class Delivery:
@@ -140,8 +143,10 @@ class Delivery:
         slots: contextlib.AbstractAsyncContextManager[None],
         links: HardLinks,
         log: Log,
+        in_flight: InFlight | None = None,
     ) -> None:
         self._node = node
+        self._in_flight = in_flight or InFlight()
         self._transport = transport
         self._view = view
         self._is_excluded = is_excluded
@@ -165,6 +170,7 @@ class Delivery:
         live: bool = True,
         find_extraneous: bool = True,
         sweep: bool = False,
+        big_bytes: float = math.inf,
     ) -> Delivered:
         """Bring everything pending onto the Node; what fails alone is returned, not raised.
 
@@ -174,6 +180,7 @@ class Delivery:
         `again`: these paths failed before, so what they may replace is counted, too.
         `live`: Changes or their retries, which delete their own path on every Node.
         `sweep`: a run for these paths may have been killed, and have left a file of ours.
+        `big_bytes`: files with more than that are set aside, not sent.
 
         Raises RootLost, NodeTrouble, TooManyDeletions: nothing then counts as shipped.
         """
@@ -193,6 +200,7 @@ class Delivery:
         if not (live or owned):
             delivered.foreign += plan.gone
             plan.gone.clear()
+        delivered.set_aside = take_big(plan, big_bytes)
         await self._check_deletions(plan, allow_delete=allow_delete, again=again)
         if plan.has_root_files:
             files = (await self._names_in_root())[1]
@@ -347,6 +355,7 @@ class Delivery:
                     difference
                     async for difference in differences(self._transport, paths, purpose=purpose)
                     if difference.what is What.EXTRANEOUS
+                    and not self._in_flight.owns(difference.path)
                 ]
         self._check_root()
         with self._looking() as looker:
@@ -364,7 +373,8 @@ class Delivery:
         named = []
         async for difference in differences(self._transport, paths, purpose=purpose):
             if difference.what is What.EXTRANEOUS:
-                named.append(difference.path)
+                if not self._in_flight.owns(difference.path):
+                    named.append(difference.path)
             elif difference.what is What.UNREADABLE:
                 delivered.failed[difference.path] = Failed(
                     reason="could not be compared",

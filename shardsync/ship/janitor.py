@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container
+from dataclasses import dataclass
 
 from shardsync.ship.comparison import Difference, What
 from shardsync.ship.look import Look, LookKind
@@ -24,6 +25,24 @@ _ABSENT = frozenset({LookKind.MISSING})
 _RANDOM = re.compile(rb"(?=.*[A-Z])[A-Za-z0-9]{6}|(?=.*[0-9])[A-Za-z0-9]{6}")
 _LONG_STEM = 240
 """From that length on rsync cuts NAME, and what is left proves nothing."""
+
+
+@dataclass(slots=True, kw_only=True)
+class InFlight:
+    """What a second rsync is sending to the Node right now, beside the Batches; None: nothing."""
+
+    path: bytes | None = None
+
+    def owns(self, path: bytes) -> bool:
+        """Whether that rsync may be writing to this very name: no leftover, nor foreign."""
+        if self.path is None:
+            return False
+        folder, _, name = self.path.rpartition(b"/")
+        beside, _, temporary = path.rpartition(b"/")
+        stem = temporary_stem(temporary)
+        if beside != folder or not stem:
+            return False
+        return name.lstrip(b".").startswith(stem.lstrip(b"."))
 
 
 class Janitor:

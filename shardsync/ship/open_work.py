@@ -22,6 +22,8 @@ _BACKOFF = Backoff(first=5.0, longest=600.0)
 _LINK_SEARCH_US = 500_000
 _RETRIES_AT_ONCE = 1000
 _PIECES_AT_ONCE = 16
+_SINGLE = frozenset({WorkReason.RETRY, WorkReason.AFTER_BIG, WorkReason.SETTLING})
+"""Of Changes: each row is one path, which may be deleted on every Node."""
 
 
 class OpenWork:
@@ -55,12 +57,9 @@ class OpenWork:
         due = self._state.read.work_due(
             self._key, now_us=self._clock.wall_us(), limit=_RETRIES_AT_ONCE
         )
-        if due and due[0].reason is WorkReason.RETRY:
-            return [
-                item
-                for item in due
-                if item.reason is WorkReason.RETRY and item.compare is due[0].compare
-            ]
+        if due and due[0].reason in _SINGLE:
+            kind = (due[0].reason, due[0].compare)
+            return [item for item in due if (item.reason, item.compare) == kind]
         if due and due[0].reason is WorkReason.LINKS:
             # Retries and comparisons come first, so all that is due is of this kind.
             return [] if self._links.is_searching else due
@@ -86,7 +85,7 @@ class OpenWork:
             compare=due[0].compare,
             allow_delete=all(item.since <= row.allow_delete for item in due),
             again=due[0].reason is WorkReason.RETRY,
-            live=due[0].reason in {WorkReason.RETRY, WorkReason.LINKS},
+            live=due[0].reason in _SINGLE | {WorkReason.LINKS},
             # What was empty at first contact has nothing beside the Tree to look for.
             find_extraneous=not (row.owned and due[0].reason is WorkReason.BOOTSTRAP),
             sweep=sweep,

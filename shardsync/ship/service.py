@@ -26,10 +26,12 @@ from shardsync.journal.records import NodeKey
 from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
+from shardsync.ship.big_files import BigFiles
 from shardsync.ship.command import Capabilities
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivery
 from shardsync.ship.first_contact import Fingerprint, FirstContact
+from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
 from shardsync.ship.observer import ShipObserver
@@ -119,6 +121,7 @@ class SyncService:
         self._posts: dict[NodeKey, _Post] = {}
         self._stations: dict[NodeKey, Station] = {}
         self._slots = self._new_slots()
+        self._big_turns = self._new_big_turns()
         self._plan = Plan()
         self._tree_of_shard: dict[str, str] = {}
         self._pruned_at = 0.0
@@ -187,6 +190,10 @@ class SyncService:
     def _new_slots(self) -> RsyncSlots:
         return RsyncSlots(limit=self._settings.sync.max_rsyncs, observer=self._observer)
 
+    def _new_big_turns(self) -> asyncio.Semaphore:
+        """Big files take hours: they have turns of their own, so that no Batch waits for one."""
+        return asyncio.Semaphore(max(1, self._settings.sync.max_rsyncs // 4))
+
     async def _keep_adapting(self) -> None:
         while not self._stopping.is_set():
             self._settings_news.clear()
@@ -218,6 +225,7 @@ class SyncService:
             return
         if any(post.sync.max_rsyncs != settings.sync.max_rsyncs for post in unfit):
             self._slots = self._new_slots()
+            self._big_turns = self._new_big_turns()
         self._muster(settings, waiting)
         self._fill_posts(settings, waiting)
         if not waiting:
@@ -385,6 +393,7 @@ class SyncService:
             count_entries=lambda: asyncio.to_thread(view.count_entries),
             clock=self._clock,
         )
+        in_flight = InFlight()
         delivery = Delivery(
             node=node,
             transport=transport,
@@ -395,6 +404,19 @@ class SyncService:
             limits=self._settings.sync,
             slots=slots.of(node.key),
             links=tree.links,
+            log=log,
+            in_flight=in_flight,
+        )
+        big_files = BigFiles(
+            key=node.key,
+            state=self._state,
+            transport=transport,
+            view=view,
+            turns=self._big_turns,
+            observer=self._observer,
+            in_flight=in_flight,
+            more_than=self._settings.sync.big_file_bytes,
+            clock=self._clock,
             log=log,
         )
         first_contact = FirstContact(
@@ -421,6 +443,7 @@ class SyncService:
             first_contact=first_contact,
             links=tree.links,
             budget=budget,
+            big_files=big_files,
             limits=self._settings.sync,
             observer=self._observer,
             clock=self._clock,

@@ -19,6 +19,7 @@ from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState
 from shardsync.ship.backlog import Slice, SliceSize, read_slice
+from shardsync.ship.big_files import BigFiles
 from shardsync.ship.condition import NodeCondition
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery, NodeTrouble, RootLost
@@ -46,6 +47,7 @@ class Syncer:
         first_contact: FirstContact,
         links: HardLinks,
         budget: DeletionBudget,
+        big_files: BigFiles,
         limits: SyncSettings,
         observer: ShipObserver,
         clock: Clock,
@@ -57,6 +59,7 @@ class Syncer:
         self._delivery = delivery
         self._first_contact = first_contact
         self._budget = budget
+        self._big_files = big_files
         self._limits = limits
         self._observer = observer
         self._clock = clock
@@ -84,6 +87,8 @@ class Syncer:
             log=log,
         )
 
+        big_files.tell(self._big_file_done)
+
     @property
     def key(self) -> tuple[str, str]:
         """(tree, name)."""
@@ -95,12 +100,15 @@ class Syncer:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Tick until told to stop; the tick under way is finished first."""
-        while not stopping.is_set():
-            self._news.clear()
-            tick = await self.tick()
-            if tick.wait_seconds:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), tick.wait_seconds)
+        try:
+            while not stopping.is_set():
+                self._news.clear()
+                tick = await self.tick()
+                if tick.wait_seconds:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._news.wait(), tick.wait_seconds)
+        finally:
+            await self._big_files.stop()
 
     def hurry(self) -> None:
         """Ship what is still settling too, and try what backs off now: a flush waits for it."""
@@ -117,6 +125,8 @@ class Syncer:
         row = self._state.know_node(self.key)
         waiting = self._condition.must_wait(row)
         if waiting is not None:
+            if row.paused or row.halted:
+                await self._big_files.stop()
             return waiting
         try:
             return await self._work(row)
@@ -126,6 +136,7 @@ class Syncer:
             return self._condition.halt(error)
         except (RootLost, OSError) as error:
             # An OSError: what is looked at here is the Tree alone, its root or a subtree of it.
+            await self._big_files.stop()
             return self._condition.wait_for_root(error)
         except StateUnusable as error:
             self._condition.say("node.state_unusable", error)
@@ -144,6 +155,7 @@ class Syncer:
         cursors = self._led_on(self._state.read.cursors(self.key))
         if isinstance(cursors, Tick):
             return cursors
+        self._big_files.tend()
         unread = await self._next_slice(cursors, row.allow_delete)
         # In turn, so that neither a steady stream of Changes nor a long reconcile starves the
         # other.
@@ -228,6 +240,7 @@ class Syncer:
             owned=bool(row.owned),
             allow_delete=unread.newest <= row.allow_delete,
             sweep=self._condition.may_be_left(unread.oldest),
+            big_bytes=self._limits.big_file_bytes,
         )
         now = self._clock.wall_us()
         self._size.note(paths=len(pending), seconds=self._clock.monotonic() - began)
@@ -240,6 +253,9 @@ class Syncer:
         }
         by_path = {item.path: item for item in pending}
         left = self._open_work.left_by(delivered, by_path)
+        left += self._big_files.set_aside(delivered.set_aside, by_path)
+        for path in delivered.set_aside.keys() & by_path.keys():
+            unread.observed_at.remove(by_path[path].since)
         self._state.record(
             self.key,
             BatchRecord(
@@ -261,13 +277,18 @@ class Syncer:
             if moved is not None:
                 yield Pending(path=moved[0], want=moved[1], since=item.since)
 
+    def _big_file_done(self, is_clean: bool) -> None:  # noqa: FBT001 (a callback's one argument)
+        if not is_clean:
+            self._condition.note_cut_off()
+        self.wake()
+
     def _idle_seconds(self, unread: Slice) -> float:
         now = self._clock.wall_us()
         seconds = IDLE_SECONDS
         if unread.held_until is not None:
             due = unread.held_until + int(self._limits.delay_seconds * 1_000_000)
             seconds = min(seconds, max(0.01, (due - now) / 1e6))
-        next_due = self._state.read.next_due(self.key)
+        next_due = self._state.read.next_due(self.key, now_us=now)
         if next_due is not None:
             seconds = min(seconds, max(0.05, (next_due - now) / 1e6))
         return seconds

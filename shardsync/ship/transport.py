@@ -2,7 +2,7 @@
 
 One effect at a time: runs that write wait for each other, as overlapping ones
 spoil directory mtimes for good, unless the caller says that their subtrees are
-disjoint. Comparisons write nothing and may run beside.
+disjoint; a big file's leaves those alone. Comparisons write nothing and may run beside.
 Paths are relative to what the Node takes: the Tree's root or its `subtree`.
 It never decides what to ship, and retries only what a warm start explains.
 """
@@ -118,6 +118,7 @@ class NodeTransport:
         self._slots = slots
         self._program = program
         self._writing = Turns()
+        self._writing_beside = asyncio.Lock()
         self._is_paused = False
         self._shipped_at: float | None = None
         self._crowded_at: float | None = None
@@ -174,8 +175,15 @@ class NodeTransport:
         such runs may go on meanwhile, as no two of them have a directory in common but those
         above all of them, which the caller sets right afterwards.
 
+        A BIG_FILE runs beside the others, where the Node lets in two at a time.
+
         Crash safety: whatever ends this early, each entry of the list is done or not done.
         """
+        if purpose is Purpose.BIG_FILE and not self._takes_one:
+            async with self._writing_beside:
+                result = await self._run(purpose, paths, deadline_seconds=deadline_seconds)
+            self.capabilities = _learned(self.capabilities, result)
+            return result
         self._shipped_at = self._clock.monotonic()
         async with self._turn_to_write(beside=beside):
             deadline = self._clock.monotonic() + deadline_seconds
@@ -532,7 +540,7 @@ class NodeTransport:
             gone=gone,
             entries=entries,
             deadline_seconds=deadline_seconds,
-            pulse=self._pulse(),
+            pulse=self._pulse() if purpose is not Purpose.BIG_FILE else Pulse(),
         )
 
     async def _run_elsewhere(

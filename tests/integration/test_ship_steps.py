@@ -5,6 +5,7 @@ and the deletion budget. state.db and the Journal are real.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -20,11 +21,13 @@ from shardsync.journal.records import BatchRecord
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState, Scope
+from shardsync.ship.big_files import BigFiles
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery
 from shardsync.ship.first_contact import Fingerprint, FirstContact
+from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
 from shardsync.ship.messages import Failure
@@ -247,6 +250,18 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
         ),
         links=links,
         budget=budget,
+        big_files=BigFiles(
+            key=KEY,
+            state=state,
+            transport=node,
+            view=view,
+            turns=contextlib.nullcontext(),
+            observer=Unobserved(),
+            in_flight=InFlight(),
+            more_than=SyncSettings().big_file_bytes,
+            clock=clock,
+            log=log,
+        ),
         limits=SyncSettings(),
         observer=Unobserved(),
         clock=clock,

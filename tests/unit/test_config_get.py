@@ -28,6 +28,7 @@ def settings(tmp_path: Path) -> Settings:
         ("sync.max_delete", "7.5%"),
         ("sync.batch_bytes", "1536KiB"),
         ("sync.batch_paths", "10000"),
+        ("sync.big_file_bytes", "64MiB"),
         ("state.retention", "7d"),
         ("shards.count", "auto"),
         ("metrics.listen", "127.0.0.1:9750"),

@@ -90,6 +90,13 @@ def test_tree_never_deletes(purpose: Purpose) -> None:
     assert not [flag for flag in argv(purpose) if "delete" in flag]
 
 
+def test_a_big_file_s_run_leaves_directory_times_alone_and_deletes_nothing() -> None:
+    """It runs beside others, which would have to count what it deletes."""
+    flags = argv(Purpose.BIG_FILE)
+    assert "-O" in flags
+    assert not [flag for flag in flags if flag.startswith("--del") or flag == "--force"]
+
+
 @pytest.mark.parametrize("purpose", list(Purpose))
 def test_a_node_with_delete_false_is_never_deleted_on(purpose: Purpose) -> None:
     """Nothing that runs for real deletes there, not even to make way."""

@@ -48,6 +48,7 @@ delay = "250ms"
 max_delay = "5m"
 batch_paths = 500
 batch_bytes = "1MiB"
+big_file_bytes = "2GiB"
 max_rsyncs = 2
 max_delete = 2000
 rsync_options = ["-z"]
@@ -156,6 +157,7 @@ def test_the_whole_contract_is_understood(tmp_path: Path) -> None:
             max_delay_seconds=300.0,
             batch_paths=500,
             batch_bytes=1024**2,
+            big_file_bytes=2 * 1024**3,
             max_rsyncs=2,
             max_delete=DeleteLimit(entries=2000, share=None),
             rsync_options=("-z",),

@@ -56,6 +56,8 @@ VALUES = [
      "write a longer max_delay, or a shorter delay"),
     ("[sync]\nbatch_paths = 0", "sync.batch_paths", "is out of range",
      "write a number from 1 to 1000000"),
+    ('[sync]\nbig_file_bytes = "1KiB"', "sync.big_file_bytes", "is out of range",
+     "write at least 1.0 MiB"),
     ('[sync]\nbatch_bytes = "1"', "sync.batch_bytes", "is out of range", "write at least 1.0 KiB"),
     ("[sync]\nmax_rsyncs = 1000", "sync.max_rsyncs", "is out of range",
      "write a number from 1 to 256"),

@@ -1,0 +1,243 @@
+"""The second lane on real rsync, through a daemon whose Node is slow: what is big goes beside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shardsync.config.settings import SyncSettings
+from shardsync.errors import StateUnusable
+from shardsync.journal.records import WorkReason
+from shardsync.journal.state_reader import StateReader
+from shardsync.model import Kind, Scope
+from tests.support.compare import differences
+from tests.support.nodes import RsyncDaemon
+from tests.support.sync import Instance, Running, run, running
+
+KEY = ("main", "web2")
+BIG = 3 * 1024**2
+SLOW = "1000"
+"""KiB a second: a big file takes some seconds."""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[RsyncDaemon]:
+    (tmp_path / "module").mkdir()
+    with RsyncDaemon(workspace=tmp_path, path=tmp_path / "module") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def instance(tmp_path: Path, daemon: RsyncDaemon) -> Instance:
+    """A Tree with one folder that the Node has; files of more than 1 MiB are big."""
+    made = Instance(tmp_path)
+    (made.tree / "d").mkdir()
+    (made.tree / "d" / "page").write_text("1")
+    made.nodes = [replace(daemon.node(), bandwidth=SLOW)]
+    made.sync = SyncSettings(big_file_bytes=1024**2)
+    return made
+
+
+def _node(instance: Instance) -> Path:
+    return instance.folder / "module"
+
+
+def _temporary(instance: Instance) -> list[str]:
+    """The names on the Node that are rsync's own."""
+    return [name for name in os.listdir(_node(instance) / "d") if name.startswith(".")]
+
+
+def _is_sending(instance: Instance) -> Callable[[], bool]:
+    return lambda: bool(_temporary(instance))
+
+
+def _make_big(instance: Instance, byte: bytes = b"b") -> None:
+    (instance.tree / "d" / "big").write_bytes(byte * BIG)
+    instance.changed("d", "d/big")
+
+
+async def _converged(sync: Running, instance: Instance) -> None:
+    await sync.followed(seconds=60)
+    assert differences(instance.tree, _node(instance)) == []
+    assert _temporary(instance) == []
+    here, there = (folder / "d" for folder in (instance.tree, _node(instance)))
+    assert here.stat().st_mtime_ns == there.stat().st_mtime_ns
+
+
+def test_small_files_do_not_wait_for_a_big_one(instance: Instance) -> None:
+    """They arrive while it is being sent; it is open work meanwhile, which Lag, flush and replay
+    count; in the end all is there, and the folder has its own time.
+    """
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            _make_big(instance)
+            await sync.until(_is_sending(instance))
+            (instance.tree / "d" / "small").write_text("s")
+            instance.changed("d", "d/small")
+            await sync.until((_node(instance) / "d" / "small").exists)
+            assert not (_node(instance) / "d" / "big").exists()
+            (row,) = (row for row in sync.state.read.work(KEY) if row.reason is WorkReason.BIG)
+            assert row.path == b"d/big"
+            await _converged(sync, instance)
+
+    run(work)
+
+
+def test_a_big_file_that_goes_while_it_is_sent_is_not_on_the_node(instance: Instance) -> None:
+    """Its deletion is shipped before its rsync ends, which then puts it there: it goes again."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            _make_big(instance)
+            await sync.until(_is_sending(instance))
+            (instance.tree / "d" / "big").unlink()
+            position = instance.changed("d", "d/big")
+            await sync.until(lambda: sync.state.read.cursors(KEY)["main-00"].position >= position)
+            await _converged(sync, instance)
+
+    run(work)
+
+
+def test_a_big_file_rewritten_while_it_is_sent_is_sent_again(instance: Instance) -> None:
+    """In its place, with the size and time it had: the new bytes are on the Node in the end."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            _make_big(instance)
+            status = os.stat(instance.tree / "d" / "big")
+            await sync.until(_is_sending(instance))
+            (instance.tree / "d" / "big").write_bytes(b"n" * BIG)
+            os.utime(instance.tree / "d" / "big", ns=(status.st_atime_ns, status.st_mtime_ns))
+            instance.changed("d/big")
+            await _converged(sync, instance)
+            assert (_node(instance) / "d" / "big").read_bytes() == b"n" * BIG
+
+    run(work)
+
+
+def test_a_big_file_that_becomes_small_while_it_is_sent_is_small(instance: Instance) -> None:
+    """The Batch sends the small one first, the lane's rsync then puts the old one in its place."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            _make_big(instance)
+            await sync.until(_is_sending(instance))
+            (instance.tree / "d" / "new").write_text("small")
+            os.rename(instance.tree / "d" / "new", instance.tree / "d" / "big")
+            instance.changed("d", "d/new", "d/big")
+            await _converged(sync, instance)
+            assert (_node(instance) / "d" / "big").read_text() == "small"
+
+    run(work)
+
+
+def test_a_listing_spares_what_is_being_written(instance: Instance) -> None:
+    """The name that the lane's rsync writes to is not in the tree, and yet not foreign."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            _make_big(instance)
+            await sync.until(_is_sending(instance))
+            (writing,) = _temporary(instance)
+            instance.changed("d", scope=Scope.LISTING, kind=Kind.ATTRIBUTES)
+            await asyncio.sleep(0.5)
+            assert _temporary(instance) == [writing]
+            await _converged(sync, instance)
+
+    run(work)
+
+
+def test_a_pause_ends_the_big_file_s_rsync_and_a_resume_sends_it(instance: Instance) -> None:
+    """Nothing is sent to a paused Node, and no descriptor of its root is held."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            _make_big(instance)
+            await sync.until(_is_sending(instance))
+            sync.state.set_node(KEY, paused=1)
+            instance.changed("d/page")
+            await sync.until(lambda: not _temporary(instance))
+            assert not (_node(instance) / "d" / "big").exists()
+            sync.state.set_node(KEY, paused=0)
+            await _converged(sync, instance)
+
+    run(work)
+
+
+def _process(instance: Instance, daemon: RsyncDaemon) -> subprocess.Popen[bytes]:
+    """The sync process on its own, as supervisord starts it."""
+    settings = instance.folder / "shardsync.toml"
+    settings.write_text(
+        f'[tree]\nroot = "{instance.tree}"\n[state]\ndir = "{instance.state_dir.path}"\n'
+        f'[sync]\nbig_file_bytes = "1MiB"\n[metrics]\nlisten = ""\n'
+        f'[[node]]\nname = "{KEY[1]}"\ntarget = "{daemon.url}"\nbandwidth = "1MiB"\n'
+    )
+    module = [sys.executable, "-m", "shardsync.cli.sync_process"]
+    return subprocess.Popen(
+        [*module, "--state", str(instance.state_dir.path), "--settings", str(settings)],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _until(what: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    for _ in range(6000):
+        if what():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came to be so")
+
+
+def test_killed_in_the_middle_of_a_big_file(instance: Instance, daemon: RsyncDaemon) -> None:
+    """With kill -9, as is the Node's rsync: the next one sends the file, deletes what the first
+    left over, and gives the folder its time.
+    """
+    instance.write_plan()
+    position = instance.journals[0].last_position
+    with contextlib.closing(StateReader(instance.state_dir.state_db)) as state:
+
+        def has_come_to(position: int) -> bool:
+            with contextlib.suppress(StateUnusable):
+                cursor = state.cursors(KEY).get("main-00")
+                return cursor is not None and cursor.position >= position
+            return False
+
+        process = _process(instance, daemon)
+        try:
+            _until(lambda: has_come_to(position) and not state.work(KEY))
+            _make_big(instance)
+            _until(_is_sending(instance))
+            _until(lambda: has_come_to(instance.journals[0].last_position))
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(30)
+        daemon.signal(signal.SIGKILL)
+        daemon.stop()
+        assert _temporary(instance)
+        daemon.start()
+        process = _process(instance, daemon)
+        try:
+            _until(lambda: not state.work(KEY))
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert _temporary(instance) == []
+    assert differences(instance.tree, _node(instance)) == []
