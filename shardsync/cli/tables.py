@@ -155,6 +155,8 @@ def _node_note(node: NodeStatus) -> str:
     notes = []
     if node.paused_until_us is not None and node.state is NodeState.PAUSED:
         notes.append(f"paused until {rfc3339(node.paused_until_us)}")
+    if node.window:
+        notes.append(f"window {node.window}")
     if node.foreign_paths:
         notes.append(
             f"{counted(node.foreign_paths, 'foreign path')} kept:"

@@ -128,6 +128,7 @@ def _node(node: NodeSettings) -> Table:
         "run_as": node.run_as,
         "paused": node.paused,
         "warm": node.warm,
+        "windows": [str(window) for window in node.windows],
     }
 
 

@@ -15,6 +15,7 @@ from shardsync.config.settings import NodeSettings, Target, TargetKind, TreeSett
 from shardsync.config.source import Decoded, Tables
 from shardsync.config.target import hide_password, parse_target
 from shardsync.config.values import bandwidth, folder_below, name
+from shardsync.config.window_tables import parse_windows
 
 NOWHERE = Target(kind=TargetKind.LOCAL, path="")
 """Stands in for a target that was refused, so that the rest of the Node is looked at too."""
@@ -64,6 +65,9 @@ class NodeResolver:
             run_as=values.run_as,
             paused=values.paused,
             warm=values.warm,
+            windows=self._reader.read(
+                self._owner_of(decoded, "windows"), "windows", parse_windows, ()
+            ),
         )
 
     def _check_options(self, decoded: Decoded[NodeTable], kind: TargetKind | None) -> None:

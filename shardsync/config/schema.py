@@ -288,6 +288,18 @@ class NodeTable(Struct, forbid_unknown_fields=True, kw_only=True):
             "true/false",
         ),
     ] = False
+    windows: Annotated[
+        list[Raw],
+        _key(
+            "hours of the day (local time, also over midnight) with another `bandwidth` "
+            '(`"unlimited"`: none), or with `paused = true`',
+            [
+                {"from": "08:00", "to": "18:00", "bandwidth": "2MiB"},
+                {"from": "23:30", "to": "01:00", "paused": True},
+            ],
+            "list of tables",
+        ),
+    ] = []
 
 
 class CallbackTable(Struct, forbid_unknown_fields=True, kw_only=True):

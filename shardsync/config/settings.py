@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shardsync.config.windows import Window
+
 DEFAULT_EXCLUDES = (".*.sw[a-p]", "*~", ".#*", "#*#")
 """Editors' own files: vim's swap, backups, Emacs's locks and auto-saves (`default_excludes`)."""
 
@@ -90,6 +92,7 @@ class NodeSettings:
     run_as: str = ""
     paused: bool = False
     warm: bool = True
+    windows: tuple[Window, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:

@@ -75,7 +75,8 @@ class NodeRow:
     """What is remembered of a Node. Field for field the table `nodes`.
 
     `owned` None: not known yet (no first contact). Times: Unix microseconds.
-    `pause_setting`: what the settings said of `paused` when last looked at.
+    `pause_setting`: what the settings said of `paused` when last looked at. `window_pause`:
+    when the pause ends that a window began, 0 where none is on; it is begun once.
     `halted`: why nothing is sent any more, "" where it is not halted. `allow_delete`: what
     was pending then may be deleted whatever `max_delete` says; 0 for nothing.
     """
@@ -92,6 +93,7 @@ class NodeRow:
     paused: bool = False
     paused_until: int | None = None
     pause_setting: bool = False
+    window_pause: int = 0
     halted: str = ""
     allow_delete: int = 0
     fingerprint: str = ""

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from shardsync.clock import Clock
 from shardsync.config.settings import Settings
+from shardsync.config.windows import in_force
 from shardsync.control.memory import MEMORY_FILE, read_memory
 from shardsync.errors import StateUnusable
 from shardsync.journal.plan import Plan, PlannedShard, read_plan
@@ -221,13 +222,23 @@ class StatusReader:
         targets = dict.fromkeys(rows, "")
         if self._settings is not None:
             targets = {node.key: str(node.target) for node in self._settings.nodes}
+        windows = self._windows()
         meter = LagMeter(journal=self._journal)
         found = []
         for key, target in targets.items():
             node = self._node(key, rows.get(key), plan, meter)
             state = node.state if is_synced else NodeState.STOPPED
-            found.append(replace(node, state=state, target=target))
+            found.append(replace(node, state=state, target=target, window=windows.get(key, "")))
         return tuple(found)
+
+    def _windows(self) -> dict[NodeKey, str]:
+        """The window of each Node that is in one now, in words."""
+        now = self._clock.wall_us()
+        found = {
+            node.key: in_force(node.windows, now)
+            for node in (self._settings.nodes if self._settings is not None else ())
+        }
+        return {key: str(held[0]) for key, held in found.items() if held is not None}
 
     def _node(self, key: NodeKey, row: NodeRow | None, plan: Plan, meter: LagMeter) -> NodeStatus:
         if row is None:

@@ -63,7 +63,8 @@ class ShardStatus:
 class NodeStatus:
     """One Node. Figures are None where unknown. Times in Unix microseconds.
 
-    `progress`: how much of a bootstrap or reconcile is done, 0 to 1.
+    `progress`: how much of a bootstrap or reconcile is done, 0 to 1. `window`: that of the
+    settings which holds at this hour, in words.
     """
 
     tree: str
@@ -79,6 +80,7 @@ class NodeStatus:
     progress: float = 0.0
     foreign_paths: int = 0
     paused_until_us: int | None = None
+    window: str = ""
 
     @property
     def is_well(self) -> bool:

@@ -14,10 +14,11 @@ import os
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from shardsync.clock import Clock
+from shardsync.clock import Clock, rfc3339
 from shardsync.config.marks import settings_mark, tree_mark
 from shardsync.config.patterns import node_filter
 from shardsync.config.settings import NodeSettings, Settings, SyncSettings, TreeSettings
+from shardsync.config.windows import Window, in_force
 from shardsync.errors import ShardsyncError, StateUnusable
 from shardsync.journal.locks import is_held
 from shardsync.journal.plan import Plan, read_plan
@@ -36,6 +37,7 @@ from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator, Station
+from shardsync.ship.pausing import window_columns
 from shardsync.ship.root import RootGuard, RootIdentity
 from shardsync.ship.roster import compare_roster
 from shardsync.ship.slots import RsyncSlots
@@ -83,6 +85,7 @@ class _Post:
     """One Node with all its parts, and the settings that they were made of."""
 
     node: NodeSettings
+    window: Window | None
     sync: SyncSettings
     tree: ServedTree
     station: Station
@@ -214,6 +217,7 @@ class SyncService:
         """
         settings = self._settings
         waiting = self._trees_waiting(settings)
+        self._follow_windows(settings)
         unfit = [
             post
             for key, post in self._posts.items()
@@ -228,6 +232,7 @@ class SyncService:
             self._big_turns = self._new_big_turns()
         self._muster(settings, waiting)
         self._fill_posts(settings, waiting)
+        self._follow_windows(settings)
         if not waiting:
             self._note_settings(settings)
 
@@ -259,13 +264,43 @@ class SyncService:
         return frozenset(waiting)
 
     def _fits(self, post: _Post, settings: Settings) -> bool:
-        wanted = {node.key: node for node in settings.nodes}
+        wanted = {node.key: node for node in settings.nodes}.get(post.node.key)
         trees = {tree.name: tree for tree in settings.trees}
         return (
-            post.node == wanted.get(post.node.key)
+            wanted is not None
+            and (post.node, post.window) == self._as_of_now(wanted)
             and post.sync == settings.sync
             and post.tree.fits(trees.get(post.node.tree))
         )
+
+    def _as_of_now(self, node: NodeSettings) -> tuple[NodeSettings, Window | None]:
+        """The Node's settings at this hour, and the window that makes them so.
+
+        At a window's edges a Node is served anew, so that an rsync under way does not go on for
+        hours as it was begun.
+        """
+        found = in_force(node.windows, self._clock.wall_us())
+        node = dataclasses.replace(node, windows=())
+        if found is None:
+            return node, None
+        window, _ = found
+        if not window.paused:
+            node = dataclasses.replace(node, bandwidth=window.bandwidth)
+        return node, window
+
+    def _follow_windows(self, settings: Settings) -> None:
+        """Begin and end the pauses that are due by the hour."""
+        rows = self._state.read.nodes()
+        now = self._clock.wall_us()
+        for node in settings.nodes:
+            row = rows.get(node.key)
+            columns = window_columns(row, node.windows, now) if row is not None else {}
+            if columns:
+                self._state.set_node(node.key, **columns)
+                until = rfc3339(int(str(columns["window_pause"])) or None) or "-"
+                self._log.info("node.window", tree=node.tree, node=node.name, paused_until=until)
+                if node.key in self._posts:
+                    self._posts[node.key].station.syncer.wake()
 
     async def _drop_trees(self, settings: Settings, waiting: frozenset[str]) -> None:
         """Let go of Trees that are gone or have another root; take up the others' settings."""
@@ -365,6 +400,7 @@ class SyncService:
 
     def _post(self, node: NodeSettings, tree: ServedTree, slots: RsyncSlots) -> _Post:
         log = self._log.bind(tree=node.tree, node=node.name)
+        node, window = self._as_of_now(node)
         row = self._state.know_node(node.key)
         if node.paused is not row.pause_setting:
             # What an operator did since holds until the setting itself is changed.
@@ -373,6 +409,7 @@ class SyncService:
                 paused=int(node.paused),
                 paused_until=None,
                 pause_setting=int(node.paused),
+                window_pause=0,
             )
         subtree = os.fsencode(node.subtree)
         path_filter = node_filter(node).rebased(subtree)
@@ -458,6 +495,7 @@ class SyncService:
         )
         return _Post(
             node=node,
+            window=window,
             sync=self._settings.sync,
             tree=tree,
             station=station,

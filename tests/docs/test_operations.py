@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shardsync.config.load import load_settings
 from shardsync.control.processes import end, find
 from shardsync.layout import StateDirectory
 from tests.support.compare import differences
@@ -70,3 +71,17 @@ def test_its_commands_run_as_written(folder: Path) -> None:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     for node in ("web1", "web2"):
         assert differences(folder / "site", folder / node) == []
+
+
+def test_its_settings_are_accepted(tmp_path: Path) -> None:
+    """Each TOML block, in a file with a Tree."""
+    for number, block in enumerate(blocks("toml")):
+        file = tmp_path / f"{number}.toml"
+        head = f'[tree]\nroot = "{tmp_path}"\n[state]\ndir = "/tmp/ss-state"\n'
+        file.write_text(head + block)
+        settings = load_settings(file, {}, tmp_path)
+        assert [str(window) for window in settings.nodes[0].windows] == [
+            "08:00-18:00 2MiB",
+            "22:00-06:00 unlimited",
+            "06:30-07:15 paused",
+        ]
