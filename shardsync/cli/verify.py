@@ -117,7 +117,7 @@ async def _verify(
             ):
                 if _counts(reached, difference):
                     path = reached.tree_path(difference.path)
-                    verdict.different.append((path, difference.what.value))
+                    verdict.different.append((path, difference.why))
                     meter.show(f"{node.name}: {len(verdict.different):,} differences")
         finally:
             await reached.transport.close()

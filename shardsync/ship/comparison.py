@@ -34,11 +34,20 @@ class What(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One path that differs. `is_directory`: as the side that has it says."""
+    """One path that differs. `is_directory`: as the side that has it says.
+
+    `reason`: why it could not be compared, in rsync's words.
+    """
 
     path: bytes
     what: What
     is_directory: bool = False
+    reason: str = ""
+
+    @property
+    def why(self) -> str:
+        """For people."""
+        return f"{self.what.value}: {self.reason}" if self.reason else self.what.value
 
 
 class Comparison:
@@ -120,8 +129,8 @@ class Comparison:
         if self._task is None:
             return
         self._result = self._task.result()
-        for path in self._result.failed:
-            yield Difference(path=path, what=What.UNREADABLE)
+        for path, failure in self._result.failed.items():
+            yield Difference(path=path, what=What.UNREADABLE, reason=failure.reason)
 
     async def _is_over(self) -> bool:
         """Wait for news; whether none will come any more."""

@@ -377,7 +377,7 @@ class Delivery:
                     named.append(difference.path)
             elif difference.what is What.UNREADABLE:
                 delivered.failed[difference.path] = Failed(
-                    reason="could not be compared",
+                    reason=difference.why,
                     scope=Scope.LISTING if purpose is Purpose.COMPARE_LISTING else Scope.TREE,
                 )
         self._check_root()

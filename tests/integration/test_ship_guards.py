@@ -321,7 +321,7 @@ def test_a_directory_replaced_by_a_symlink_is_counted(tmp_path: Path) -> None:
     run(work)
 
 
-@pytest.mark.parametrize("kind", ["local", "daemon"])
+@pytest.mark.parametrize("kind", ["local", "daemon", "ssh"])
 def test_a_node_that_is_not_owned_keeps_what_is_foreign(tmp_path: Path, kind: str) -> None:
     """It is listed, kept through `tree` and `listing` Changes and reconcile, and removed once
     adopted. What a live Change names is deleted all the same.
