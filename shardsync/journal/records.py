@@ -23,6 +23,9 @@ class Compare(enum.StrEnum):
     """Data only where size or time differ, to the nanosecond."""
     CHECKSUM = "checksum"
     """Data where checksums differ: equal size and time may be new bytes."""
+    ANEW = "anew"
+    """All of it written anew, below directories too: a file that shares its bytes with another
+    name on the Node is its own afterwards."""
 
 
 class WorkReason(enum.StrEnum):
@@ -39,6 +42,8 @@ class WorkReason(enum.StrEnum):
     """What was sent beside the Batches is looked at once more: its directory's time is spoilt."""
     SETTLING = "settling"
     """It changed again before it came to rest; sent at `not_before` if it never does."""
+    MOVE = "move"
+    """An old name whose files a new name shares, until it is deleted on the Node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from shardsync.journal.database import ReadOnly
@@ -109,6 +110,17 @@ class StateReader:
             (*key, until_us, *values),
         )
         return bool(rows)
+
+    def move_rows(self, key: NodeKey, paths: Iterable[bytes]) -> list[int]:
+        """The ids of the rows that say of these old names that their files are shared."""
+        found: list[int] = []
+        for path in paths:
+            rows = self._database.rows(
+                "SELECT id FROM work WHERE tree = ? AND node = ? AND path = ? AND reason = 'move'",
+                (*key, path),
+            )
+            found += (row[0] for row in rows)
+        return found
 
     def next_due(self, key: NodeKey, *, now_us: int) -> int | None:
         """When the next open work may be tried, Unix microseconds; None: nothing is open.

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from shardsync.journal.records import LinkedFile
 from shardsync.ship.fold import Pending, Want, ancestors
 from shardsync.ship.look import Look, LookKind
+from shardsync.ship.moves import Move, find_moves, followed
 
 LookAt = Callable[[bytes], Look]
 IsExcluded = Callable[[bytes, bool], bool]
@@ -33,6 +35,8 @@ class BatchPlan:
     `linked`: those of `content` and `attributes` that have several names;
     `unlinked`: all that is a file with one name, or gone. `siblings`: other names of
     files written through one name, which may hold new bytes of the old size and time.
+    `moves`: those of `trees` that were only renamed. What lies below one of which a
+    Journal tells is listed beside it, and so is a tree below it.
     `has_root_files`: all that lies directly in the root is wanted, too.
     """
 
@@ -49,6 +53,22 @@ class BatchPlan:
     linked: dict[bytes, LinkedFile] = field(default_factory=dict)
     unlinked: list[bytes] = field(default_factory=list)
     siblings: set[bytes] = field(default_factory=set)
+    moves: dict[bytes, Move] = field(default_factory=dict)
+
+    @property
+    def vacated(self) -> dict[bytes, bytes]:
+        """Old names that are deleted because a Journal tells of a rename -> the new ones."""
+        return {
+            origin: move.path
+            for move in self.moves.values()
+            if move.is_told and move.is_gone
+            for origin in move.origins
+            if origin in self.gone
+        }
+
+    def deletes(self, path: bytes) -> bool:
+        """Whether `path` goes from the Node with this Batch, by itself or with one above it."""
+        return path in self.gone or any(above in self.gone for above in ancestors(path))
 
     def flat(self) -> Iterator[bytes]:
         """What the flat, content-comparing run is handed: what is there, then what is gone."""
@@ -60,18 +80,34 @@ def plan_batch(pending: Iterable[Pending], *, look: LookAt, is_excluded: IsExclu
     """Look at every path once and sort it to where it belongs. Linear in the paths."""
     plan = BatchPlan()
     planner = _Planner(plan=plan, look=look, is_excluded=is_excluded)
+    distinct, moves = _renamed(pending, look)
     rest = []
-    for item in pending:
+    for item in distinct.values():
         if item.want & Want.TREE:
             planner.place(item)
         else:
             rest.append(item)
+    plan.moves = {path: move for path, move in moves.items() if path in plan.trees}
+    whole = plan.trees.keys() - {path for path, move in plan.moves.items() if move.is_told}
     for item in rest:
-        is_covered = plan.trees and any(above in plan.trees for above in _covering(item.path))
+        is_covered = whole and any(above in whole for above in _covering(item.path))
         # A tree deletes nothing by itself, and a Node that is not owned is not searched.
         planner.place(item, only_if_gone=bool(is_covered))
-    _drop_covered(plan)
+    _drop_covered(plan, whole)
     return plan
+
+
+def _renamed(
+    pending: Iterable[Pending], look: LookAt
+) -> tuple[dict[bytes, Pending], dict[bytes, Move]]:
+    """The distinct paths, those below old names also below the new ones; and the renames."""
+    distinct = {item.path: item for item in pending}
+    moves = find_moves(distinct, look=look)
+    if moves:
+        distinct = followed(distinct.values(), moves)
+        # One renamed inside one that was renamed afterwards is seen only now.
+        moves = find_moves(distinct, look=look)
+    return distinct, moves
 
 
 def take_big(plan: BatchPlan, more_than: float) -> dict[bytes, int]:
@@ -210,11 +246,12 @@ def _covering(path: bytes) -> Iterator[bytes]:
     yield path
 
 
-def _drop_covered(plan: BatchPlan) -> None:
+def _drop_covered(plan: BatchPlan, whole: AbstractSet[bytes]) -> None:
     """A tree inside another tree, or a path below one that is gone, needs no entry of its own."""
     for path in list(plan.trees):
-        if path and (b"" in plan.trees or any(above in plan.trees for above in ancestors(path))):
+        if path and (b"" in whole or any(above in whole for above in ancestors(path))):
             del plan.trees[path]
+            plan.moves.pop(path, None)
     for paths in (plan.content, plan.attributes):
         for path in list(paths):
             if any(above in plan.gone for above in ancestors(path)):

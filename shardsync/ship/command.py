@@ -21,8 +21,9 @@ Facts behind the flags (each tried, the tests provoke them again):
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardsync.config.settings import NodeSettings, Target, TargetKind
 
@@ -59,6 +60,12 @@ class Purpose(enum.Enum):
     """Each path and all below it, compared by size and mtime; deletes nothing below it."""
     TREE_CHECKSUM = "tree_checksum"
     """As TREE, compared by content."""
+    TREE_ANEW = "tree_anew"
+    """As TREE, every file written anew."""
+    MOVED = "moved"
+    """A directory by itself, source and destination; what a basis has is not sent."""
+    MOVED_CHECKSUM = "moved_checksum"
+    """As MOVED, compared by content, with the basis and what is there."""
     COMPARE = "compare"
     """Dry run: what differs at and below each path, and what is there beside the tree."""
     COMPARE_CHECKSUM = "compare_checksum"
@@ -110,6 +117,9 @@ _COMPARED = {
     Purpose.BIG_FILE: ("-I", "-O", "--modify-window=-1"),
     Purpose.TREE: ("-r", "--modify-window=-1"),
     Purpose.TREE_CHECKSUM: ("-r", "--checksum", "--modify-window=-1"),
+    Purpose.TREE_ANEW: ("-r", "-I", "--modify-window=-1"),
+    Purpose.MOVED: ("-r", "--modify-window=-1"),
+    Purpose.MOVED_CHECKSUM: ("-r", "--checksum", "--modify-window=-1"),
     Purpose.COMPARE: ("-n", "-r", "--modify-window=-1"),
     Purpose.COMPARE_CHECKSUM: ("-n", "-r", "--checksum", "--modify-window=-1"),
     Purpose.COMPARE_FLAT: ("-n", "--modify-window=-1"),
@@ -164,6 +174,7 @@ def rsync_command(
     max_delete: int | None = None,
     capabilities: Capabilities | None = None,
     dry_run: bool = False,
+    basis: tuple[str, ...] = (),
     run_as: RunAs | None = None,
     control_path: str = "",
     program: str = "rsync",
@@ -171,7 +182,8 @@ def rsync_command(
     """The command that ships to `node`, or compares it with, the directory open as `source_fd`.
 
     `filters`: the Node's excludes as rsync arguments. `max_delete`: rsync's own brake,
-    None for none. `environment`: ours, of which hardly anything is handed on. `control_path`:
+    None for none. `basis`: where else the Node may have the files (`basis_options`).
+    `environment`: ours, of which hardly anything is handed on. `control_path`:
     the socket of the ssh connection to share, "" for one of its own.
     """
     able = Capabilities() if capabilities is None else capabilities
@@ -180,6 +192,7 @@ def rsync_command(
         *_content_flags(purpose, able),
         *_deletion_flags(node, purpose, filters, max_delete, able),
         *filters,
+        *basis,
         *(("-n",) if dry_run else ()),
         f"--timeout={TIMEOUT_SECONDS}",
         "--stats",
@@ -194,6 +207,33 @@ def rsync_command(
     return RsyncCommand(
         argv=argv, environment=clean_environment(environment, run_as=run_as), run_as=run_as
     )
+
+
+def basis_options(path: bytes, origins: Iterable[bytes], *, link: bool) -> tuple[str, ...]:
+    """Where a Node may have what is at `path` now, told relative to there.
+
+    `link`: files are hard-linked from there, else copied by the Node itself.
+    """
+    option = "--link-dest=" if link else "--copy-dest="
+    return tuple(
+        option + os.fsdecode(os.path.relpath(b"/" + origin, b"/" + path)) for origin in origins
+    )
+
+
+def can_be_destination(path: bytes, target: Target) -> bool:
+    """Whether a folder below the target can be named as a destination of its own.
+
+    A remote shell, and a daemon, take wildcards in it for wildcards.
+    """
+    if target.kind is TargetKind.LOCAL:
+        return True
+    return not any(byte < 0x20 or byte in b"*?[]\\" for byte in path)
+
+
+def below_target(target: Target, path: bytes) -> Target:
+    """The target of a folder in a Node."""
+    slash = "" if not target.path or target.path.endswith("/") else "/"
+    return replace(target, path=target.path + slash + os.fsdecode(path))
 
 
 def list_bytes(paths: Iterable[bytes], *, purpose: Purpose) -> Iterable[bytes]:
@@ -283,6 +323,8 @@ def _content_flags(purpose: Purpose, able: Capabilities) -> tuple[str, ...]:
     compared = _COMPARED[purpose]
     if not able.modify_window:
         compared = tuple(flag for flag in compared if flag != "--modify-window=-1")
+    if purpose in {Purpose.MOVED, Purpose.MOVED_CHECKSUM}:
+        return ("-lptgoD", *compared)
     return ("-lptgoD", *compared, "--files-from=-", "--from0")
 
 

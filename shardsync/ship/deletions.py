@@ -58,6 +58,11 @@ class DeletionBudget:
                 f" are more than max_delete allows ({self._described()})"
             )
 
+    def free_entries(self) -> int:
+        """How many more may be deleted without anything being counted first."""
+        most = self._limit.floor if self._limit.entries is None else self._limit.entries
+        return max(0, most - self._recent())
+
     def note_deleted(self, entries: int) -> None:
         """So many entries are really gone from the Node: what counts against later Batches."""
         self._deleted += entries

@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from shardsync.config.settings import NodeSettings, SyncSettings
@@ -24,11 +24,12 @@ from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch, take
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget
-from shardsync.ship.fold import Pending
+from shardsync.ship.fold import Pending, ancestors
 from shardsync.ship.janitor import InFlight, Janitor
 from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.messages import FailureKind
+from shardsync.ship.moving import Mover
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView
@@ -37,11 +38,13 @@ _TREE_PURPOSE = {
     Compare.CONTENT: Purpose.TREE_CHECKSUM,
     Compare.CHECKSUM: Purpose.TREE_CHECKSUM,
     Compare.ATTRIBUTES: Purpose.TREE,
+    Compare.ANEW: Purpose.TREE_ANEW,
 }
 _FLAT_PURPOSE = {
     Compare.CONTENT: Purpose.BATCH,
     Compare.CHECKSUM: Purpose.CHECKSUM,
     Compare.ATTRIBUTES: Purpose.ATTRIBUTES,
+    Compare.ANEW: Purpose.BATCH,
 }
 
 
@@ -50,7 +53,10 @@ _DEADLINE_SECONDS = 6 * 3600.0
 _FEW_DELETIONS = 5_000
 _ROUNDS = 3
 """How often a directory that comes back is looked through before it is tried again later."""
+_WORTH_ENTRIES, _WORTH_BYTES = 200, 1024**2
+"""A rename costs three starts of rsync; what is smaller is sent as soon."""
 _WHOLE = frozenset(_TREE_PURPOSE.values())
+_GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
 
 
 class Shipping(Protocol):
@@ -127,6 +133,21 @@ class Delivered:
     set_aside: dict[bytes, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Vacated:
+    """What is left to do for the renames of one Batch.
+
+    `entries`: old name -> how many entries of it the new one has now. `shared`: old names
+    whose files new ones share. `whole`: new names that need no run of their own any more,
+    `fresh`: those of them where nothing was before.
+    """
+
+    entries: dict[bytes, int] = field(default_factory=dict)
+    shared: set[bytes] = field(default_factory=set)
+    whole: set[bytes] = field(default_factory=set)
+    fresh: set[bytes] = field(default_factory=set)
+
+
 class Delivery:
     """Ships Batches to one Node; keeps no progress: the Syncer records that afterwards."""
 
@@ -142,11 +163,13 @@ class Delivery:
         limits: SyncSettings,
         slots: contextlib.AbstractAsyncContextManager[None],
         links: HardLinks,
+        mover: Mover,
         log: Log,
         in_flight: InFlight | None = None,
     ) -> None:
         self._node = node
         self._in_flight = in_flight or InFlight()
+        self._mover = mover
         self._transport = transport
         self._view = view
         self._is_excluded = is_excluded
@@ -174,8 +197,8 @@ class Delivery:
     ) -> Delivered:
         """Bring everything pending onto the Node; what fails alone is returned, not raised.
 
-        Order: trees, then what is flat with what is gone, then what comparisons
-        find beside the Tree. May be done twice, and be cut off anywhere.
+        Order: renamed directories, trees, then what is flat with what is gone, then old names,
+        then what comparisons find beside the Tree. May be done twice, and be cut off anywhere.
         `find_extraneous`: look for what the Node has beside trees and listings.
         `again`: these paths failed before, so what they may replace is counted, too.
         `live`: Changes or their retries, which delete their own path on every Node.
@@ -195,20 +218,23 @@ class Delivery:
             delivered.unresolved = self._add_siblings(plan)
         for path, reason in plan.unreadable.items():
             delivered.failed[path] = Failed(reason=reason, scope=Scope.TREE)
-        if not self._node.delete:
-            plan.gone.clear()
-        if not (live or owned):
-            delivered.foreign += plan.gone
-            plan.gone.clear()
+        self._spare(plan, delivered, owned=owned, live=live)
         delivered.set_aside = take_big(plan, big_bytes)
-        await self._check_deletions(plan, allow_delete=allow_delete, again=again)
+        if again or not live:
+            plan.moves.clear()
+        vacated = await self._vacated(plan)
+        await self._check_deletions(plan, vacated.entries, allow_delete=allow_delete, again=again)
+        returning = {*plan.gone, *plan.replaced}
         if plan.has_root_files:
             files = (await self._names_in_root())[1]
             plan.content.update(dict.fromkeys(files, 0))
-        await self._ship_trees(plan, delivered, compare)
+        await self._ship_moves(plan, vacated, delivered)
+        await self._ship_trees(plan, vacated.whole, delivered, compare)
         await self._ship_flat(plan, delivered, compare)
-        returning = {*plan.gone, *plan.replaced}
+        await self._vacate(vacated, delivered)
         await self._empty_returned(returning, delivered, allow_delete=allow_delete)
+        for path in vacated.fresh:
+            plan.trees.pop(path, None)
         if find_extraneous and (plan.trees or plan.listings):
             await self._remove_extraneous(plan, delivered, owned=owned, allow_delete=allow_delete)
         if sweep:
@@ -228,13 +254,86 @@ class Delivery:
         await self._run(paths, (), purpose, delivered, beside=beside)
         return delivered
 
-    async def _check_deletions(self, plan: BatchPlan, *, allow_delete: bool, again: bool) -> None:
-        """Count what the Node loses before anything is sent.
+    def _spare(self, plan: BatchPlan, delivered: Delivered, *, owned: bool, live: bool) -> None:
+        """Leave on the Node what is gone from the Tree, where that is the rule."""
+        if not self._node.delete:
+            plan.gone.clear()
+        if not (live or owned):
+            delivered.foreign += plan.gone
+            plan.gone.clear()
+
+    async def _vacated(self, plan: BatchPlan) -> _Vacated:
+        """Take the old names of renames out of what is gone: they go last, and count by the rest.
+
+        Nothing is lost by a rename: what counts against `max_delete` is what was at the old
+        name beyond what is at the new one.
+        """
+        vacated = _Vacated()
+        for path, move in list(plan.moves.items()):
+            if not self._view.is_at_least(path, entries=_WORTH_ENTRIES, size=_WORTH_BYTES):
+                del plan.moves[path]
+                continue
+            # One that is kept is copied from: two names would share its files for good.
+            if not all(plan.deletes(origin) for origin in move.origins):
+                plan.moves[path] = replace(move, is_gone=False)
+            elif self._mover.may_link:
+                vacated.shared.update(move.origins)
+        for origin, path in plan.vacated.items():
+            vacated.entries[origin] = 1 + await asyncio.to_thread(self._view.count_entries, path)
+        return vacated
+
+    async def _ship_moves(self, plan: BatchPlan, vacated: _Vacated, delivered: Delivered) -> None:
+        shipped, trouble = await self._mover.ship(
+            plan.moves.values(),
+            check_root=self._check_root,
+            deadline_seconds=_DEADLINE_SECONDS,
+        )
+        if trouble is not None:
+            raise NodeTrouble(trouble)
+        for moved in shipped:
+            path = moved.move.path
+            delivered.shipped += 1
+            delivered.bytes_sent += moved.result.bytes_sent
+            for failed, failure in moved.result.failed.items():
+                delivered.failed[failed] = self._failed(failed, failure.reason, Purpose.TREE)
+            vacated.whole.add(path)
+            if moved.is_fresh:
+                vacated.fresh.add(path)
+
+    async def _vacate(self, vacated: _Vacated, delivered: Delivered) -> None:
+        """Delete the old names, no more below them than the new ones have and is free beside.
+
+        Then, and only where nothing stands there any more, are they no longer shared.
+        """
+        if vacated.entries:
+            entries = sum(vacated.entries.values())
+            origins = sorted(vacated.entries)
+            await self._run((), origins, Purpose.BATCH, delivered, moved_entries=entries)
+        with self._looking() as looker:
+            ended = [
+                origin
+                for origin in vacated.shared
+                if looker.look(origin).kind in _GONE
+                and not any(above in delivered.failed for above in (origin, *ancestors(origin)))
+            ]
+        self._mover.sharing.end(ended)
+
+    async def _check_deletions(
+        self,
+        plan: BatchPlan,
+        vacated: Mapping[bytes, int],
+        *,
+        allow_delete: bool,
+        again: bool,
+    ) -> None:
+        """Count what the Node loses before anything is sent; `vacated` is taken out of `gone`.
 
         With a comparing deletion pending, below a directory that went as a whole, or where a
         file or symlink stands for a directory now, the Changes do not tell: a dry run does.
         So it does before a Node is halted, as much that is gone never was on the Node.
         """
+        for origin in vacated:
+            plan.gone.pop(origin, None)
         if not self._node.delete:
             return
         gone = list(plan.gone)
@@ -250,8 +349,10 @@ class Delivery:
         self._entries_allowed = max(self._entries_allowed, counted)
         await self._budget.spend(counted, allow=allow_delete)
 
-    async def _ship_trees(self, plan: BatchPlan, delivered: Delivered, compare: Compare) -> None:
-        trees = [path for path in plan.trees if path]
+    async def _ship_trees(
+        self, plan: BatchPlan, done: set[bytes], delivered: Delivered, compare: Compare
+    ) -> None:
+        trees = [path for path in plan.trees if path and path not in done]
         if b"" in plan.trees:
             trees = (await self._names_in_root())[0]
         if trees:
@@ -399,6 +500,7 @@ class Delivery:
         delivered: Delivered,
         *,
         beside: bool = False,
+        moved_entries: int = 0,
     ) -> None:
         """One run; where it does not tell which paths failed, halves of it until it does."""
         async with self._slots:
@@ -411,9 +513,7 @@ class Delivery:
                 deadline_seconds=_DEADLINE_SECONDS,
                 # What was counted and allowed is the brake, with room for what came since; a
                 # small number stays below the warm rsync's own.
-                max_delete=(
-                    2 * self._entries_allowed if self._entries_allowed > _FEW_DELETIONS else None
-                ),
+                max_delete=self._brake(moved_entries),
                 beside=beside,
             )
         if result.outcome is Outcome.NOTHING:
@@ -424,11 +524,16 @@ class Delivery:
         delivered.bytes_sent += result.bytes_sent
         delivered.files += result.files
         delivered.file_bytes += result.file_bytes
-        self._budget.note_deleted(result.deleted)
+        self._budget.note_deleted(max(0, result.deleted - moved_entries))
         kept = await self._kept_by_excludes(gone, result)
         for path, failure in result.failed.items():
             if path not in kept:
                 delivered.failed[path] = self._failed(path, failure.reason, purpose)
+
+    def _brake(self, moved_entries: int) -> int | None:
+        if moved_entries:
+            return moved_entries + self._budget.free_entries()
+        return 2 * self._entries_allowed if self._entries_allowed > _FEW_DELETIONS else None
 
     async def _kept_by_excludes(self, gone: Sequence[bytes], result: RunResult) -> set[bytes]:
         """Directories that are gone, and that excluded files of the Node hold: all is done there.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shardsync.errors import StateUnusable
-from shardsync.journal.plan import Origin, Plan, PlannedShard
+from shardsync.journal.plan import Origin, Plan, PlannedShard, covers
 from shardsync.journal.progress import Progress
 from shardsync.journal.reader import JournalReader
 from shardsync.journal.records import Cursor
@@ -74,6 +74,12 @@ class TreeJournals:
     def shard_ids(self) -> list[str]:
         """All Shards that a Node of this Tree has Cursors in."""
         return [shard.id for shard in self._shards]
+
+    def divides(self, path: bytes) -> bool:
+        """Whether another Shard observes a part of what lies below: its Changes come apart."""
+        return any(
+            covers(path, prefix) for shard in self._shards for prefix in shard.prefixes if prefix
+        )
 
     def are_observing(self) -> bool:
         """Whether every active Shard watches all it owns: from here on nothing is missed."""

@@ -229,7 +229,7 @@ class MessageReader:
 
     def _after_relative_target(self, path: bytes) -> bytes | None:
         """For `host:site`, whose messages begin with a home directory that we do not know."""
-        target = self._target.path.strip("/").removeprefix("~/").encode()
+        target = self._target.path.strip("/").removeprefix("~/").encode("utf-8", "surrogateescape")
         if self._target.kind is not TargetKind.SSH or self._target.path.startswith("/"):
             return None
         before, found, after = path.partition(b"/" + target + b"/")

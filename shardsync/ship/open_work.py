@@ -85,7 +85,7 @@ class OpenWork:
             compare=due[0].compare,
             allow_delete=all(item.since <= row.allow_delete for item in due),
             again=due[0].reason is WorkReason.RETRY,
-            live=due[0].reason in _SINGLE | {WorkReason.LINKS},
+            live=due[0].reason in _SINGLE | {WorkReason.LINKS, WorkReason.MOVE},
             # What was empty at first contact has nothing beside the Tree to look for.
             find_extraneous=not (row.owned and due[0].reason is WorkReason.BOOTSTRAP),
             sweep=sweep,

@@ -35,6 +35,7 @@ from shardsync.ship.first_contact import Fingerprint, FirstContact
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
+from shardsync.ship.moving import Mover, Sharing
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator, Station
 from shardsync.ship.pausing import window_columns
@@ -441,6 +442,17 @@ class SyncService:
             limits=self._settings.sync,
             slots=slots.of(node.key),
             links=tree.links,
+            mover=Mover(
+                transport=transport,
+                sharing=Sharing(key=node.key, state=self._state, clock=self._clock),
+                slots=slots.of(node.key),
+                filters_below=lambda path: tuple(path_filter.rebased(path).rsync_arguments()),
+                is_divided=lambda path: tree.journals.divides(
+                    b"/".join(part for part in (subtree, path) if part)
+                ),
+                may_link=node.delete,
+                log=log,
+            ),
             log=log,
             in_flight=in_flight,
         )

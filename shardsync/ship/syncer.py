@@ -27,11 +27,14 @@ from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.fold import Pending, rebase
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
+from shardsync.ship.moves import has_halves
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.open_work import OpenWork
 from shardsync.ship.tick import IDLE_SECONDS, Did, Tick
 
 _WATCHED_SECONDS = 0.2
+_HALF_SECONDS = 0.15
+"""Watchers commit within 50 ms; the second half of a rename is worth the wait."""
 
 
 class Syncer:
@@ -170,6 +173,14 @@ class Syncer:
         self._is_urgent = False
         return self._rest(row, cursors, unread)
 
+    def _other_half_may_come(self, unread: Slice) -> bool:
+        """Whether a rename across Shards was seen so lately that one of them may be behind."""
+        if not unread.pending or len(self._journals.shard_ids()) == 1:
+            return False
+        age_us = self._clock.wall_us() - unread.newest
+        is_fresh = 0 <= age_us < _HALF_SECONDS * 1_000_000
+        return is_fresh and has_halves(unread.pending.values())
+
     def _rest(self, row: NodeRow, cursors: dict[str, Cursor], unread: Slice) -> Tick:
         """Nothing is to be done now: keep the record in order."""
         self._state.note_history(self.key, cursors)
@@ -225,12 +236,19 @@ class Syncer:
         return await self._read_slice(cursors, settled)
 
     async def _read_slice(self, cursors: dict[str, Cursor], settled_before: int | None) -> Slice:
-        return await read_slice(
-            self._journals,
-            cursors,
-            max_paths=self._size.paths,
-            settled_before=settled_before,
-        )
+        async def read() -> Slice:
+            return await read_slice(
+                self._journals,
+                cursors,
+                max_paths=self._size.paths,
+                settled_before=settled_before,
+            )
+
+        found = await read()
+        if self._other_half_may_come(found):
+            await asyncio.sleep(_HALF_SECONDS)
+            found = await read()
+        return found
 
     async def _ship(self, row: NodeRow, before: dict[str, Cursor], unread: Slice) -> Tick:
         began = self._clock.monotonic()
@@ -272,10 +290,17 @@ class Syncer:
         return Tick(did=Did.SHIPPED, paths=len(pending))
 
     def _rebased(self, pending: Iterable[Pending]) -> Iterable[Pending]:
+        subtree = os.fsencode(self._node.subtree)
         for item in pending:
-            moved = rebase(item.path, item.want, os.fsencode(self._node.subtree))
+            moved = rebase(item.path, item.want, subtree)
             if moved is not None:
-                yield Pending(path=moved[0], want=moved[1], since=item.since)
+                origin = item.moved_from and rebase(item.moved_from, item.want, subtree)
+                yield Pending(
+                    path=moved[0],
+                    want=moved[1],
+                    since=item.since,
+                    moved_from=origin[0] if origin else None,
+                )
 
     def _big_file_done(self, is_clean: bool) -> None:  # noqa: FBT001 (a callback's one argument)
         if not is_clean:

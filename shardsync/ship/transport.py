@@ -25,6 +25,9 @@ from shardsync.ship.command import (
     Capabilities,
     Purpose,
     RunAs,
+    basis_options,
+    below_target,
+    can_be_destination,
     deletion_filters,
     rsync_command,
 )
@@ -204,6 +207,56 @@ class NodeTransport:
         elif not beside:
             self.warm_up()
         return result
+
+    def can_move(self, path: bytes) -> bool:
+        """Whether `ship_moved` can be asked for this path. rrsync takes no times so exact."""
+        return self.capabilities.modify_window and can_be_destination(path, self._node.target)
+
+    async def ship_moved(
+        self,
+        path: bytes,
+        *,
+        origins: Sequence[bytes],
+        link: bool,
+        checksum: bool,
+        filters: tuple[str, ...],
+        deadline_seconds: float,
+    ) -> RunResult:
+        """Make the directory `path` and all below it what it is here; deletes nothing.
+
+        What the Node has at the same place below one of `origins` is not sent: it is hard-linked
+        there (`link`) or copied. A missing origin costs nothing but its data. `path` itself must
+        be a directory on the Node already. `filters`: the Node's excludes as seen from `path`.
+        Paths of the result are the Node's.
+        """
+        purpose = Purpose.MOVED_CHECKSUM if checksum else Purpose.MOVED
+        node = replace(self._node, target=below_target(self._node.target, path))
+        folder = b"/".join(part for part in (os.fsencode(self._node.subtree), path) if part)
+
+        async def once() -> RunResult:
+            try:
+                source = self._source.open_below(folder)
+                try:
+                    run = self._begin_on(
+                        source,
+                        purpose=purpose,
+                        filters=filters,
+                        node=node,
+                        basis=basis_options(path, origins, link=link),
+                    )
+                finally:
+                    os.close(source)
+            except OSError as error:
+                return source_lost(error, listed=1)
+            return await run.finish(paths=(b"",), entries=(), deadline_seconds=deadline_seconds)
+
+        async with self._turn_to_write(beside=False):
+            result = await self._patiently(once)
+        return replace(
+            result,
+            failed={_below(path, name): failure for name, failure in result.failed.items()},
+            vanished=tuple(_below(path, name) for name in result.vanished),
+        )
 
     async def count_deletions(
         self, paths: Sequence[bytes], *, gone: Sequence[bytes], deadline_seconds: float
@@ -632,9 +685,12 @@ class NodeTransport:
         max_delete: int | None = None,
         on_line: Callable[[OutLine], None] | None = None,
         dry_run: bool = False,
+        node: NodeSettings | None = None,
+        basis: tuple[str, ...] = (),
     ) -> RsyncRun:
+        node = node or self._node
         command = rsync_command(
-            node=self._node,
+            node=node,
             purpose=purpose,
             source_fd=source,
             environment=self._environment,
@@ -642,6 +698,7 @@ class NodeTransport:
             max_delete=self._max_delete if max_delete is None else max_delete,
             capabilities=self.capabilities,
             dry_run=dry_run,
+            basis=basis,
             run_as=self._user(),
             control_path=self._control_path(),
             program=self._program,
@@ -649,13 +706,17 @@ class NodeTransport:
         run = RsyncRun(
             command=command,
             purpose=purpose,
-            target=self._node.target,
+            target=node.target,
             source_fd=source,
             clock=self._clock,
             on_line=on_line,
         )
         run.start()
         return run
+
+
+def _below(folder: bytes, name: bytes) -> bytes:
+    return folder + b"/" + name if name else folder
 
 
 def find_user(name: str) -> RunAs:

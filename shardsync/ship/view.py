@@ -84,10 +84,10 @@ class NodeView:
             for entry in self._entries(b"")
         ]
 
-    def count_entries(self) -> int:
-        """How many entries it has, at all depths: a walk, seconds for a million."""
+    def count_entries(self, below: bytes = b"") -> int:
+        """How many entries it, or a folder in it, has at all depths: seconds for a million."""
         count = 0
-        stack = [b""]
+        stack = [below]
         while stack:
             folder = stack.pop()
             try:
@@ -101,6 +101,29 @@ class NodeView:
                     name = os.fsencode(entry.name)
                     stack.append(folder + b"/" + name if folder else name)
         return count
+
+    def is_at_least(self, path: bytes, *, entries: int, size: int) -> bool:
+        """Whether a folder has so many entries, or files of so many bytes; it looks no further.
+
+        Raises OSError where the root or the subtree cannot be opened.
+        """
+        stack = [path]
+        with self.looking() as looker:
+            while stack and entries > 0 and size > 0:
+                folder = stack.pop()
+                try:
+                    found = self._entries(folder)
+                except OSError:
+                    continue
+                entries -= len(found)
+                # The first that are many enough end it: no more than that are looked at.
+                for entry in found if entries > 0 else ():
+                    name = folder + b"/" + os.fsencode(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(name)
+                    else:
+                        size -= looker.look(name).size
+        return entries <= 0 or size <= 0
 
     def find_inodes(self, wanted: frozenset[int]) -> list[tuple[bytes, int]]:
         """(path, inode) of every entry but directories whose inode number is wanted.

@@ -30,7 +30,8 @@ from shardsync.ship.first_contact import Fingerprint, FirstContact
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
-from shardsync.ship.messages import Failure
+from shardsync.ship.messages import Failure, OutLine
+from shardsync.ship.moving import Mover, Sharing
 from shardsync.ship.observer import Unobserved
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.root import RootGuard
@@ -158,8 +159,9 @@ class _Node:
         deadline_seconds: float,
         max_delete: int | None = None,
         beside: bool = False,
+        on_line: Callable[[OutLine], None] | None = None,
     ) -> RunResult:
-        del purpose, deadline_seconds, max_delete, beside
+        del purpose, deadline_seconds, max_delete, beside, on_line
         self.shipped.append((sorted(paths), sorted(gone)))
         return replace(self.result, deleted=len(gone))
 
@@ -180,6 +182,13 @@ class _Node:
     async def list_root(self) -> Listing:
         names = tuple(sorted({path for paths, _ in self.shipped for path in paths}))
         return Listing(names=names, is_missing=False, is_cut=False, result=self.result)
+
+    def can_move(self, path: bytes) -> bool:
+        del path
+        return False
+
+    async def ship_moved(self, path: bytes, **rest: object) -> RunResult:
+        raise AssertionError("it cannot move")
 
     def breaks(self, trouble: Trouble) -> None:
         """From now on every run comes to nothing."""
@@ -235,6 +244,15 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
             limits=SyncSettings(),
             slots=RsyncSlots(limit=1, observer=Unobserved()).of(settings.key),
             links=links,
+            mover=Mover(
+                transport=node,
+                sharing=Sharing(key=settings.key, state=state, clock=clock),
+                slots=RsyncSlots(limit=1, observer=Unobserved()).of(settings.key),
+                filters_below=lambda _path: (),
+                is_divided=lambda _path: False,
+                may_link=True,
+                log=log,
+            ),
             log=log,
         ),
         first_contact=FirstContact(

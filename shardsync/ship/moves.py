@@ -1,0 +1,132 @@
+"""Which directories of a Batch were only renamed: pure, from hints that are never trusted.
+
+A Change carries `moved_from`; where the two halves of a rename were seen by two
+Shards there is no hint, and what went and what came are offered to each other.
+What comes of it is at most a cheaper transfer (`ship.moving`), never other bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from shardsync.ship.fold import Pending, Want, ancestors
+from shardsync.ship.look import Look, LookKind
+
+MOST_ORIGINS = 20
+"""What rsync takes of --link-dest (MAX_BASIS_DIRS)."""
+_GUESSES = 4
+_GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A directory that is at `path` now and was at one of `origins`, the latest first.
+
+    `is_gone`: the Tree has none of the origins any more. `is_told`: a Journal says so, and
+    all pending Changes below the origins are pending below `path` too (`followed`); else it
+    is a guess.
+    """
+
+    path: bytes
+    origins: tuple[bytes, ...]
+    is_gone: bool
+    is_told: bool
+
+
+def find_moves(
+    pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Look]
+) -> dict[bytes, Move]:
+    """The renamed directories among `pending`, by their present path. Linear in `pending`."""
+    trees = [item for item in pending.values() if item.path and item.want & Want.TREE]
+    kinds = {item.path: look(item.path).kind for item in trees}
+    moves: dict[bytes, Move] = {}
+    for item in trees:
+        if item.moved_from and kinds[item.path] is LookKind.DIRECTORY:
+            move = _told(item.path, item.moved_from, pending, look)
+            if move is not None:
+                moves[item.path] = move
+    used = {origin for move in moves.values() for origin in move.origins}
+    left = [item.path for item in trees if kinds[item.path] in _GONE and item.path not in used]
+    for item in trees:
+        if left and not item.moved_from and kinds[item.path] is LookKind.DIRECTORY:
+            origins = _guessed(item.path, left)
+            if origins:
+                moves[item.path] = Move(
+                    path=item.path, origins=origins, is_gone=True, is_told=False
+                )
+    return moves
+
+
+def has_halves(pending: Iterable[Pending]) -> bool:
+    """Whether one half of a rename is there, and the other perhaps not yet.
+
+    Another Shard may journal it a moment later, or it is outside the Tree.
+    """
+    trees = {item.path: item.moved_from for item in pending if item.want & Want.TREE}
+    origins = set(trees.values())
+    halves = [path for path, origin in trees.items() if origin is None and path not in origins]
+    # Two of them may be the two of one.
+    return len(halves) == 1
+
+
+def followed(pending: Iterable[Pending], moves: Mapping[bytes, Move]) -> dict[bytes, Pending]:
+    """`pending`, and what of it lies below an old name also below the new one."""
+    found = {item.path: item for item in pending}
+    renamed = {
+        origin: move.path for move in moves.values() if move.is_told for origin in move.origins
+    }
+    if not renamed:
+        return found
+    for item in list(found.values()):
+        for above in ancestors(item.path):
+            new = renamed.get(above)
+            if new is not None:
+                path = new + item.path[len(above) :]
+                _merge(found, replace(item, path=path))
+    return found
+
+
+def _merge(found: dict[bytes, Pending], item: Pending) -> None:
+    known = found.get(item.path)
+    if known is None:
+        found[item.path] = item
+        return
+    found[item.path] = replace(
+        known,
+        want=known.want | item.want,
+        since=min(known.since, item.since),
+        moved_from=known.moved_from or item.moved_from,
+    )
+
+
+def _told(
+    path: bytes,
+    moved_from: bytes,
+    pending: Mapping[bytes, Pending],
+    look: Callable[[bytes], Look],
+) -> Move | None:
+    """Back along the hints as far as names are gone: the Node may know any of them."""
+    origins: list[bytes] = []
+    origin: bytes | None = moved_from
+    while origin and origin != path and origin not in origins and len(origins) < MOST_ORIGINS:
+        kind = look(origin).kind
+        if kind not in _GONE:
+            if origins or kind is not LookKind.DIRECTORY:
+                break
+            return Move(path=path, origins=(origin,), is_gone=False, is_told=True)
+        origins.append(origin)
+        before = pending.get(origin)
+        origin = before.moved_from if before is not None else None
+    if not origins:
+        return None
+    return Move(path=path, origins=tuple(origins), is_gone=True, is_told=True)
+
+
+def _guessed(path: bytes, left: list[bytes]) -> tuple[bytes, ...]:
+    """What went in the same Batch: by the same last name, else all of it if it is little."""
+    name = path.rpartition(b"/")[2]
+    same = [origin for origin in left if origin.rpartition(b"/")[2] == name]
+    if same:
+        return tuple(same[:MOST_ORIGINS])
+    return tuple(left) if len(left) <= _GUESSES else ()

@@ -1,0 +1,225 @@
+"""A renamed directory is made on a Node of what the Node has under the old name.
+
+`--link-dest` only for names that are gone from the Tree and are deleted in the same
+Batch: a file that two names share would let a later chmod of one leak to the other.
+Until the deletion is seen done, a row of open work says that whatever stands at the
+old name must be sent anew, so that no crash in between leaves such a pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shardsync.clock import Clock
+from shardsync.journal.records import BatchRecord, Compare, NodeKey, Work, WorkReason
+from shardsync.journal.state_writer import StateWriter
+from shardsync.log import Log
+from shardsync.model import Scope
+from shardsync.ship.command import Purpose
+from shardsync.ship.messages import OutLine
+from shardsync.ship.moves import Move
+from shardsync.ship.outcome import Outcome, RunResult, Trouble
+
+_LATER_US = 60_000_000
+"""While the Batch lives it takes care itself; after a crash its Changes come first."""
+_REFUSED = frozenset({Trouble.INVOCATION, Trouble.UNATTRIBUTED})
+"""A daemon may refuse --link-dest; the directory is then sent as any other."""
+
+
+class Moving(Protocol):
+    """What is asked of the transport to a Node: `ship.transport.NodeTransport`."""
+
+    def can_move(self, path: bytes) -> bool:
+        """Whether this Node can be told of an old name, and of this new one."""
+        ...
+
+    async def ship(
+        self,
+        paths: Sequence[bytes],
+        *,
+        purpose: Purpose,
+        deadline_seconds: float,
+        on_line: Callable[[OutLine], None],
+    ) -> RunResult:
+        """One run of rsync with this list."""
+        ...
+
+    async def ship_moved(
+        self,
+        path: bytes,
+        *,
+        origins: Sequence[bytes],
+        link: bool,
+        checksum: bool,
+        filters: tuple[str, ...],
+        deadline_seconds: float,
+    ) -> RunResult:
+        """One run for a directory that was renamed. Paths of the result are the Node's."""
+        ...
+
+
+class Sharing:
+    """The old names of one Node whose files are shared with new names for the moment.
+
+    Kept in the work table, so that a crash does not forget them.
+    """
+
+    def __init__(self, *, key: NodeKey, state: StateWriter, clock: Clock) -> None:
+        self._key = key
+        self._state = state
+        self._clock = clock
+
+    def begin(self, origins: Iterable[bytes]) -> None:
+        """From now on what is at these places may be shared."""
+        now = self._clock.wall_us()
+        self._state.add_work(
+            self._key,
+            [
+                Work(
+                    path=path,
+                    scope=Scope.TREE,
+                    compare=Compare.ANEW,
+                    reason=WorkReason.MOVE,
+                    since=now,
+                    not_before=now + _LATER_US,
+                )
+                for path in origins
+            ],
+        )
+
+    def end(self, origins: Iterable[bytes]) -> None:
+        """Nothing is at these places on the Node any more."""
+        ids = self._state.read.move_rows(self._key, origins)
+        if ids:
+            self._state.record(self._key, BatchRecord(work_done=ids))
+
+    def is_settled(self, origins: Iterable[bytes]) -> bool:
+        """Whether the Node has everything that the Cursors say it has at these places."""
+        until_us = self._clock.wall_us() + _LATER_US
+        return not any(
+            self._state.read.has_work_at(self._key, path, until_us=until_us) for path in origins
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A renamed directory that is on the Node now. `is_fresh`: nothing was there before."""
+
+    move: Move
+    result: RunResult
+    is_fresh: bool
+
+
+class Mover:
+    """Ships renamed directories to one Node."""
+
+    def __init__(
+        self,
+        *,
+        transport: Moving,
+        sharing: Sharing,
+        slots: contextlib.AbstractAsyncContextManager[None],
+        filters_below: Callable[[bytes], tuple[str, ...]],
+        is_divided: Callable[[bytes], bool],
+        may_link: bool,
+        log: Log,
+    ) -> None:
+        self._is_divided = is_divided
+        self._transport = transport
+        self._slots = slots
+        self._filters_below = filters_below
+        self.may_link = may_link
+        self._log = log
+        self.sharing = sharing
+
+    async def ship(
+        self,
+        moves: Iterable[Move],
+        *,
+        check_root: Callable[[], None],
+        deadline_seconds: float,
+    ) -> tuple[list[Moved], RunResult | None]:
+        """(what was shipped, the run that failed for the whole Node or None).
+
+        The deepest come first: a directory renamed inside a renamed one finds its own old name.
+        What is refused is left out, to be sent as any directory.
+        """
+        wanted = sorted(
+            (move for move in moves if self._transport.can_move(move.path)),
+            key=lambda move: (-move.path.count(b"/"), move.path),
+        )
+        if not wanted:
+            return [], None
+        fresh, result = await self._make(wanted, check_root, deadline_seconds)
+        shipped: list[Moved] = []
+        if result.outcome is Outcome.NOTHING:
+            return shipped, None if result.trouble in _REFUSED else result
+        for move in wanted:
+            if move.path in result.failed:
+                continue
+            is_fresh = move.path in fresh
+            run = await self._run(move, check_root, deadline_seconds, is_fresh=is_fresh)
+            if run.outcome is Outcome.NOTHING and run.trouble not in _REFUSED:
+                return shipped, run
+            if run.outcome is Outcome.NOTHING:
+                self._log.warning("move.refused", path=move.path, error=run.message)
+            else:
+                shipped.append(Moved(move=move, result=run, is_fresh=is_fresh))
+        return shipped, None
+
+    async def _make(
+        self, moves: Sequence[Move], check_root: Callable[[], None], deadline_seconds: float
+    ) -> tuple[set[bytes], RunResult]:
+        """Make the directories themselves, with those above them; which were not there before.
+
+        It also turns into a directory whatever else the Node has at such a place or above.
+        """
+        fresh: set[bytes] = set()
+
+        def note(line: OutLine) -> None:
+            if "+" in line.item:
+                fresh.add(line.path)
+
+        async with self._slots:
+            check_root()
+            result = await self._transport.ship(
+                [move.path for move in moves],
+                purpose=Purpose.ATTRIBUTES,
+                deadline_seconds=deadline_seconds,
+                on_line=note,
+            )
+        return fresh, result
+
+    async def _run(
+        self,
+        move: Move,
+        check_root: Callable[[], None],
+        deadline_seconds: float,
+        *,
+        is_fresh: bool,
+    ) -> RunResult:
+        link = self.may_link and move.is_gone
+        # Size and time tell enough only of what the Node holds by our own hand, all of it
+        # shipped, and what changed since is shipped after. In all other cases bytes are compared.
+        quick = (
+            is_fresh
+            and link
+            and move.is_told
+            and self.sharing.is_settled([move.path, *move.origins])
+            and not any(self._is_divided(path) for path in (move.path, *move.origins))
+        )
+        if link:
+            self.sharing.begin(move.origins)
+        async with self._slots:
+            check_root()
+            return await self._transport.ship_moved(
+                move.path,
+                origins=move.origins,
+                link=link,
+                checksum=not quick,
+                filters=self._filters_below(move.path),
+                deadline_seconds=deadline_seconds,
+            )

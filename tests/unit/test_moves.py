@@ -1,0 +1,96 @@
+"""Which directories were renamed, from hints: pure, with a hand-written look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shardsync.config.settings import Target, TargetKind
+from shardsync.ship.command import basis_options, below_target, can_be_destination
+from shardsync.ship.fold import Pending, Want
+from shardsync.ship.look import Look, LookKind
+from shardsync.ship.moves import Move, find_moves, followed, has_halves
+
+FOLDER = Look(kind=LookKind.DIRECTORY)
+MISSING = Look(kind=LookKind.MISSING)
+
+
+def _pending(*items: tuple[bytes, bytes | None]) -> dict[bytes, Pending]:
+    return {
+        path: Pending(path=path, want=Want.TREE, since=1, moved_from=origin)
+        for path, origin in items
+    }
+
+
+def _found(pending: dict[bytes, Pending], there: Iterable[bytes]) -> dict[bytes, Move]:
+    seen = set(there)
+    return find_moves(pending, look=lambda path: FOLDER if path in seen else MISSING)
+
+
+def test_a_chain_leads_back_to_every_name_that_is_gone() -> None:
+    """The Node may know any of them, the latest first."""
+    pending = _pending((b"a", None), (b"b", b"a"), (b"c", b"b"))
+    assert _found(pending, [b"c"]) == {
+        b"c": Move(path=b"c", origins=(b"b", b"a"), is_gone=True, is_told=True)
+    }
+
+
+def test_hints_that_go_round_come_to_an_end() -> None:
+    """`mv a b; mv b a`, and a hint that names the path itself."""
+    assert _found(_pending((b"a", b"b"), (b"b", b"a")), [b"a"])[b"a"].origins == (b"b",)
+    assert _found(_pending((b"a", b"a")), [b"a"]) == {}
+
+
+def test_an_old_name_that_is_there_again_is_no_more_than_a_copy() -> None:
+    """Its files are another directory's now: they may not be shared."""
+    move = _found(_pending((b"a", None), (b"c", b"a")), [b"a", b"c"])[b"c"]
+    assert (move.origins, move.is_gone) == ((b"a",), False)
+
+
+def test_halves_are_offered_to_each_other_by_name_or_where_they_are_few() -> None:
+    """A guess, and told as one."""
+    same = _found(_pending((b"p/x", None), (b"p/y", None), (b"q/x", None)), [b"q/x"])
+    assert same == {b"q/x": Move(path=b"q/x", origins=(b"p/x",), is_gone=True, is_told=False)}
+    few = _found(_pending((b"p/y", None), (b"q/x", None)), [b"q/x"])
+    assert few[b"q/x"].origins == (b"p/y",)
+    many = _pending(*((b"p/%d" % number, None) for number in range(5)), (b"q/x", None))
+    assert _found(many, [b"q/x"]) == {}
+
+
+def test_what_is_pending_below_an_old_name_is_pending_below_the_new_one() -> None:
+    """With what it wants; a name that only begins alike is not below it."""
+    pending = _pending((b"a", None), (b"c", b"a"))
+    for path in (b"a/f", b"ab/f"):
+        pending[path] = Pending(path=path, want=Want.CONTENT, since=7)
+    found = followed(pending.values(), _found(pending, [b"c"]))
+    assert found.keys() == {b"a", b"c", b"a/f", b"ab/f", b"c/f"}
+    assert (found[b"c/f"].want, found[b"c/f"].since) == (Want.CONTENT, 7)
+
+
+def test_one_half_alone_waits_for_the_other() -> None:
+    """Not where both are there, told or not, and not for what is no tree."""
+    assert has_halves(_pending((b"a", None)).values())
+    assert not has_halves(_pending((b"a", None), (b"b", b"a")).values())
+    assert not has_halves(_pending((b"a", None), (b"b", None)).values())
+    assert not has_halves([Pending(path=b"f", want=Want.CONTENT, since=1)])
+
+
+def test_a_basis_is_told_relative_to_the_new_place() -> None:
+    """As rsync takes it: from the destination, not from where we are."""
+    assert basis_options(b"b/c/new", (b"b/old", b"x"), link=True) == (
+        "--link-dest=../../old",
+        "--link-dest=../../../x",
+    )
+    assert basis_options(b"new", (b"old",), link=False) == ("--copy-dest=../old",)
+
+
+def test_a_name_with_wildcards_is_no_destination_of_a_remote_node() -> None:
+    """A remote shell and a daemon would expand them."""
+    local = Target(kind=TargetKind.LOCAL, path="/n")
+    daemon = Target(kind=TargetKind.DAEMON, host="h", path="site")
+    for name in (b"a*", b"a?", b"[a]", b"a\\", b"a\nb"):
+        assert can_be_destination(name, local)
+        assert not can_be_destination(name, daemon)
+    assert can_be_destination(b"it's a {name}", daemon)
+    assert below_target(daemon, b"a/b").path == "site/a/b"
+    assert below_target(Target(kind=TargetKind.LOCAL, path="/"), b"a").path == "/a"
+    assert below_target(Target(kind=TargetKind.SSH, host="h", path=""), b"a").path == "a"
