@@ -13,7 +13,7 @@ from rich.text import Text
 from shardsync.cli.output import counted
 from shardsync.cli.scanning import scan_figures, scan_words
 from shardsync.clock import rfc3339
-from shardsync.escape import printable_text
+from shardsync.escape import printable, printable_text
 from shardsync.model import NodeState, ShardState, TreeState
 from shardsync.observe.status import NodeStatus, ShardStatus, Status, TreeStatus
 from shardsync.units import human_bytes, human_duration
@@ -168,8 +168,18 @@ def _node_note(node: NodeStatus) -> str:
             notes.append(f"if that is right: `shardsync resume {node.name} --allow-delete`")
     elif node.retry_paths:
         failing = counted(node.retry_paths, "path")
-        notes.append(f"{failing} being tried again: {printable_text(node.last_error)}")
+        notes.append(f"{failing} being tried again: {_retries(node)}")
     return "; ".join(notes)
+
+
+def _retries(node: NodeStatus) -> str:
+    told = [
+        f"{printable(retry.path)}: {printable_text(retry.reason)}"
+        f" (tried {retry.attempts} times, next {rfc3339(retry.next_us)})"
+        for retry in node.retries
+    ]
+    more = (node.retry_paths or 0) - len(told)
+    return ", ".join([*told, *([f"and {more} more"] if more > 0 else [])])
 
 
 def _number(number: int | None) -> str:

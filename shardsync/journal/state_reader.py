@@ -157,12 +157,12 @@ class StateReader:
         count, failures = rows[0]
         return bool(count and count == failures)
 
-    def failures(self, key: NodeKey) -> list[Work]:
-        """The paths that failed and are tried again, oldest first."""
+    def failures(self, key: NodeKey, *, limit: int = -1) -> list[Work]:
+        """The paths that failed and are tried again, oldest first; all without a `limit`."""
         rows = self._database.rows(
             _SELECT_WORK
-            + " AND (reason = 'retry' OR (reason = 'big' AND attempts > 0)) ORDER BY id",
-            key,
+            + " AND (reason = 'retry' OR (reason = 'big' AND attempts > 0)) ORDER BY id LIMIT ?",
+            (*key, limit),
         )
         return [work_row(row) for row in rows]
 

@@ -27,6 +27,7 @@ from shardsync.observe.liveness import Liveness
 from shardsync.observe.status import (
     SCANNING_STATES,
     NodeStatus,
+    Retry,
     ShardStatus,
     Status,
     TreeStatus,
@@ -38,6 +39,7 @@ _SILENT_SECONDS = 60.0
 """Six heartbeats of a Watcher."""
 _LEAST_FREE_BYTES = 64 * 1024
 _ALMOST = 0.99
+_RETRIES_TOLD = 3
 """The most that an open scan is said to have done: its total is an estimate."""
 
 
@@ -257,13 +259,26 @@ class StatusReader:
         with contextlib.suppress(StateUnusable):
             # The Shard's own line, or `problems`, says what cannot be read.
             work_rows, retries, since = self._database.work_summary(key)
-            found = replace(found, retry_paths=retries)
+            found = replace(found, retry_paths=retries, retries=self._retries(key, retries))
             lag = Lag(changes=work_rows, oldest_us=since).plus(
                 meter.of_node(plan.of_tree(row.tree), self._database.cursors(key))
             )
             seconds = round(lag.seconds(self._clock.wall_us()), 6)
             found = replace(found, lag_seconds=seconds, lag_changes=lag.changes)
         return found
+
+    def _retries(self, key: NodeKey, count: int) -> tuple[Retry, ...]:
+        if not count:
+            return ()
+        return tuple(
+            Retry(
+                path=work.path,
+                reason=work.last_error,
+                attempts=work.attempts,
+                next_us=work.not_before,
+            )
+            for work in self._database.failures(key, limit=_RETRIES_TOLD)
+        )
 
 
 def observed_roots(state: StateDirectory) -> dict[str, str]:

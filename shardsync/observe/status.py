@@ -60,6 +60,16 @@ class ShardStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """One path that failed on one Node, and waits by itself. `next_us`: when it is tried again."""
+
+    path: bytes
+    reason: str
+    attempts: int
+    next_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
     """One Node. Figures are None where unknown. Times in Unix microseconds.
 
@@ -75,6 +85,7 @@ class NodeStatus:
     lag_seconds: float | None = None
     lag_changes: int | None = None
     retry_paths: int | None = None
+    retries: tuple[Retry, ...] = ()
     last_success_us: int | None = None
     last_error: str = ""
     progress: float = 0.0

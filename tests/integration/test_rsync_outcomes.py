@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Coroutine
@@ -132,6 +134,82 @@ def test_our_own_mistakes_are_told(root: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.trouble) == (1, Trouble.INVOCATION)
     result = done(ship(local_node(tmp_path / "node"), root, [b"a"], program="/no/such/rsync"))
     assert result.outcome is Outcome.NOTHING
+
+
+def test_a_target_that_cannot_be_a_folder_is_told(root: Path, tmp_path: Path) -> None:
+    """A plain file stands where the target should be (3), or a module may only be read (1)."""
+    (tmp_path / "node").write_text("a file")
+    result = done(ship(local_node(tmp_path / "node"), root, [b"a", b"b"]))
+    assert (result.exit_code, result.trouble) == (3, Trouble.INVOCATION)
+    assert (tmp_path / "node").read_text() == "a file"
+    with RsyncDaemon(
+        workspace=tmp_path, path=tmp_path, module_lines=("read only = yes",)
+    ) as daemon:
+        result = done(ship(daemon.node(), root, [b"a"]))
+    assert (result.outcome, result.trouble) == (Outcome.NOTHING, Trouble.INVOCATION)
+    assert "read only" in result.message
+
+
+def test_a_login_that_may_not_run_rsync_is_told(root: Path, tmp_path: Path) -> None:
+    """A forced command that refuses: 12, nothing counts, and what it said is kept."""
+    with Sshd(workspace=tmp_path, forced_command="echo no entry here >&2; exit 1") as sshd:
+        result = done(ship(sshd.node(tmp_path / "node"), root, [b"a"]))
+    assert (result.exit_code, result.outcome) == (12, Outcome.NOTHING)
+    assert result.trouble is Trouble.PROTOCOL
+    assert "no entry here" in " ".join([result.message, *result.unattributed])
+
+
+@pytest.mark.parametrize(
+    ("number", "codes"), [(signal.SIGTERM, {20}), (signal.SIGKILL, {-9}), (signal.SIGINT, {20})]
+)
+def test_a_killed_rsync_counts_for_nothing(
+    root: Path, tmp_path: Path, number: signal.Signals, codes: set[int]
+) -> None:
+    """Ended half-way by anybody: its trouble is called by its name."""
+    (root / "big").write_bytes(os.urandom(2_000_000))
+    node = replace(local_node(tmp_path / "node"), rsync_options=("--bwlimit=200",))
+
+    async def killed() -> RunResult:
+        running = asyncio.create_task(ship(node, root, [b"big"]))
+        while not (pids := rsyncs_of_mine()):  # noqa: ASYNC110 (nothing tells of a process)
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)
+        os.kill(min(pids), number)
+        return await running
+
+    result = done(killed())
+    assert result.exit_code in codes
+    assert (result.outcome, result.trouble) == (Outcome.NOTHING, Trouble.KILLED)
+
+
+def rsyncs_of_mine() -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-x", "-P", str(os.getpid()), "rsync"], check=False, capture_output=True
+    )
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def test_a_silent_node_times_out(root: Path, tmp_path: Path) -> None:
+    """No I/O for rsync's own timeout (30), no connection within --contimeout (35)."""
+    node = tmp_path / "node"
+    node.mkdir()
+    with RsyncDaemon(workspace=tmp_path, path=node) as daemon:
+        settings = replace(daemon.node(), rsync_options=("--timeout=1",))
+        daemon.signal(signal.SIGSTOP)
+        result = done(ship(settings, root, [b"a"]))
+        daemon.signal(signal.SIGCONT)
+    assert (result.exit_code, result.trouble) == (30, Trouble.TIMEOUT)
+    with socket.socket() as deaf, contextlib.ExitStack() as callers:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        target = replace(settings.target, port=deaf.getsockname()[1])
+        settings = replace(settings, target=target, rsync_options=("--contimeout=1",))
+        result = done(ship(settings, root, [b"a"]))
+    assert (result.exit_code, result.trouble) == (35, Trouble.TIMEOUT)
 
 
 def test_a_lost_source_is_told(root: Path, tmp_path: Path) -> None:

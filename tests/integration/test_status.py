@@ -248,6 +248,38 @@ def test_lag_counts_rows_and_open_work(made: HandMade) -> None:
     assert (found.lag_changes, found.lag_seconds, found.retry_paths) == (3, 10.0, 1)
 
 
+def test_paths_that_failed_are_told_with_their_reasons(
+    made: HandMade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each path that waits by itself: why, how often it was tried, when it is next; the first
+    three, whatever succeeded since.
+    """
+    _follow(made)
+    made.hold("sync")
+    assert made.state_db
+    failed = [
+        Work(
+            path=path,
+            scope=Scope.ENTRY,
+            compare=Compare.CONTENT,
+            reason=WorkReason.RETRY,
+            since=START,
+            attempts=2,
+            not_before=START + 8_000_000,
+            last_error="Permission denied (13)",
+        )
+        for path in (b"a/b", b"odd\n", b"c", b"d", b"e")
+    ]
+    made.state_db.record(KEY, BatchRecord(work_added=failed))
+    made.state_db.set_node(KEY, state=NodeState.FOLLOWING, last_error="")
+    assert run(["status"]) == 14
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("node ")]
+    why = "Permission denied (13) (tried 2 times, next 2023-11-14T22:13:28.000000Z)"
+    assert told.endswith(
+        f"5 paths being tried again: a/b: {why}, odd\\x0a: {why}, c: {why}, and 2 more"
+    )
+
+
 def test_a_journal_that_a_node_does_not_know_lags_from_its_making(made: HandMade) -> None:
     """A Cursor of another Journal's life says nothing: all since this one began may be missing."""
     _follow(made)
