@@ -22,6 +22,11 @@ _READ = (
     " WHERE position > ? ORDER BY position LIMIT ?"
 )
 
+_READ_NEWEST = (
+    "SELECT position, path, observed_at FROM changes"
+    " WHERE position < ? AND position > ? ORDER BY position DESC LIMIT ?"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
@@ -65,6 +70,10 @@ class JournalReader:
     ) -> list[tuple[int, bytes, int, int, int, bytes | None]]:
         """As `read`, as plain tuples: what the fold wants of a backlog of a million."""
         return self._database.rows(_READ, (after, limit))
+
+    def read_newest(self, *, before: int, after: int, limit: int) -> list[tuple[int, bytes, int]]:
+        """(position, path, observed_at) of at most `limit` Changes between, the newest first."""
+        return self._database.rows(_READ_NEWEST, (before, after, limit))
 
     def count(self, *, after: int, up_to: int | None = None) -> int:
         """How many Changes lie above `after` (and not above `up_to`): Positions are not counts."""

@@ -57,19 +57,19 @@ async def read_slice(
     cursors: Mapping[str, Cursor],
     *,
     max_paths: int,
-    settled_before: int | None = None,
+    young: range | None = None,
 ) -> Slice:
     """The next Changes after `cursors`, of all Shards in turn, folded.
 
     About `max_paths` distinct paths at most: a step of reading is finished. Those observed
-    at `settled_before` (Unix microseconds) or later are left for later. Lets others run in
-    between. A Journal that cannot be read keeps back only its own Changes.
+    within `young` (Unix microseconds), and what comes after them, are left for later. Lets
+    others run in between. A Journal that cannot be read keeps back only its own Changes.
     """
     found = Slice()
     at = dict(cursors)
     while True:
         room = max(max_paths - len(found.pending), min(_FEW_ROWS, max_paths))
-        unread = journals.unread(at, limit=min(room, _ROWS_AT_ONCE), settled_before=settled_before)
+        unread = journals.unread(at, limit=min(room, _ROWS_AT_ONCE), young=young)
         fold(unread.rows, found.pending)
         found.observed_at.extend(row[4] for row in unread.rows)
         found.cursors |= unread.cursors

@@ -119,11 +119,12 @@ class TreeJournals:
         return standing
 
     def unread(
-        self, cursors: Mapping[str, Cursor], *, limit: int, settled_before: int | None = None
+        self, cursors: Mapping[str, Cursor], *, limit: int, young: range | None = None
     ) -> Unread:
         """At most `limit` Changes per Shard after the Cursors, in the order of each Journal.
 
-        Changes observed at `settled_before` (Unix microseconds) or later are left for later.
+        The first that was observed within `young` (Unix microseconds), and what comes after
+        it, are left for later.
         Where an Epoch began and nothing changed since, the Cursor comes forward without rows.
         """
         found = Unread()
@@ -144,7 +145,7 @@ class TreeJournals:
             if not rows and newest > cursor.position:
                 found.cursors[shard_id] = dataclasses.replace(cursor, position=newest)
             is_full = len(rows) == limit
-            rows = _settled(rows, settled_before, found)
+            rows = _settled(rows, young, found)
             if rows:
                 found.is_cut = found.is_cut or (is_full and len(rows) == limit)
                 found.rows += rows
@@ -180,11 +181,11 @@ def _is_followed_from_its_start(shard: PlannedShard, journal_id: str) -> bool:
     return shard.made_by is Origin.REPLAN and shard.journal_id == journal_id
 
 
-def _settled(rows: list[ChangeRow], settled_before: int | None, found: Unread) -> list[ChangeRow]:
-    if settled_before is None:
+def _settled(rows: list[ChangeRow], young: range | None, found: Unread) -> list[ChangeRow]:
+    if young is None:
         return rows
     for number, row in enumerate(rows):
-        if row[4] >= settled_before:
+        if row[4] in young:
             found.held_until = min(row[4], found.held_until or row[4])
             return rows[:number]
     return rows

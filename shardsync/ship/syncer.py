@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 from shardsync.clock import Clock
@@ -30,6 +31,7 @@ from shardsync.ship.links import HardLinks
 from shardsync.ship.moves import has_halves
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.open_work import OpenWork
+from shardsync.ship.settling import Held, Settling, due_now
 from shardsync.ship.tick import IDLE_SECONDS, Did, Tick
 
 _WATCHED_SECONDS = 0.2
@@ -67,10 +69,18 @@ class Syncer:
         self._observer = observer
         self._clock = clock
         self._log = log
-        self._is_urgent = False
         self._is_works_turn = False
         self._size = SliceSize(most=limits.batch_paths)
         self._news = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._settling = Settling(
+            key=node.key,
+            subtree=os.fsencode(node.subtree),
+            journals=journals,
+            state=state.read,
+            limits=limits,
+            clock=clock,
+        )
         self._condition = NodeCondition(
             key=node.key,
             state=state,
@@ -106,17 +116,19 @@ class Syncer:
         try:
             while not stopping.is_set():
                 self._news.clear()
+                self._hurried.clear()
                 tick = await self.tick()
-                if tick.wait_seconds:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._news.wait(), tick.wait_seconds)
+                if not self._settling.is_hurried:
+                    await _await(self._hurried, self._settling.pace_seconds)
+                await _await(self._news, tick.wait_seconds)
         finally:
             await self._big_files.stop()
 
     def hurry(self) -> None:
         """Ship what is still settling too, and try what backs off now: a flush waits for it."""
-        self._is_urgent = True
+        self._settling.hurry()
         self._state.set_retry_due(self.key)
+        self._hurried.set()
         self.wake()
 
     async def tick(self) -> Tick:
@@ -159,7 +171,11 @@ class Syncer:
         if isinstance(cursors, Tick):
             return cursors
         self._big_files.tend()
-        unread = await self._next_slice(cursors, row.allow_delete)
+        return await self._advance(row, cursors)
+
+    async def _advance(self, row: NodeRow, cursors: dict[str, Cursor]) -> Tick:
+        """One Batch of what is pending, or of the open work that is due; else rest."""
+        unread, held = await self._next_slice(cursors, row.allow_delete)
         # In turn, so that neither a steady stream of Changes nor a long reconcile starves the
         # other.
         due = self._open_work.due() if self._is_works_turn or not unread.pending else []
@@ -167,10 +183,18 @@ class Syncer:
         if due:
             return await self._ship_work(row, due)
         if unread.pending:
-            return await self._ship(row, cursors, unread)
+            return await self._ship(row, cursors, unread, held)
         if unread.cursors:
-            self._state.set_cursors(self.key, unread.cursors)
-        self._is_urgent = False
+            self._state.record(
+                self.key,
+                BatchRecord(
+                    cursors=self._not_set_back(cursors, unread),
+                    work_added=self._kept(held),
+                    work_done=held.done,
+                ),
+            )
+        if held.added:
+            return Tick(did=Did.WORKED)
         return self._rest(row, cursors, unread)
 
     def _other_half_may_come(self, unread: Slice) -> bool:
@@ -224,24 +248,27 @@ class Syncer:
             cursors = {**cursors, **standing.fresh}
         return cursors
 
-    async def _next_slice(self, cursors: dict[str, Cursor], allowed_until: int) -> Slice:
-        """What is pending; first of all, and apart, that for which deletions were allowed."""
-        settled = None
-        if allowed_until:
-            allowed = await self._read_slice(cursors, allowed_until + 1)
-            if allowed.pending:
-                return allowed
-        if self._limits.delay_seconds and not self._is_urgent:
-            settled = self._clock.wall_us() - int(self._limits.delay_seconds * 1_000_000)
-        return await self._read_slice(cursors, settled)
+    async def _next_slice(
+        self, cursors: dict[str, Cursor], allowed_until: int
+    ) -> tuple[Slice, Held]:
+        """What is pending and at rest, with what is held back of it.
 
-    async def _read_slice(self, cursors: dict[str, Cursor], settled_before: int | None) -> Slice:
+        First of all, and apart, that for which deletions were allowed.
+        """
+        if allowed_until:
+            allowed = await self._read_slice(cursors, range(allowed_until + 1, sys.maxsize))
+            if allowed.pending:
+                return allowed, Held()
+        young = self._settling.young(cursors)
+        part = await self._read_slice(cursors, young)
+        if young is None or not part.pending:
+            return part, Held()
+        return part, await self._settling.hold(part, cursors, young)
+
+    async def _read_slice(self, cursors: dict[str, Cursor], young: range | None) -> Slice:
         async def read() -> Slice:
             return await read_slice(
-                self._journals,
-                cursors,
-                max_paths=self._size.paths,
-                settled_before=settled_before,
+                self._journals, cursors, max_paths=self._size.paths, young=young
             )
 
         found = await read()
@@ -250,7 +277,22 @@ class Syncer:
             found = await read()
         return found
 
-    async def _ship(self, row: NodeRow, before: dict[str, Cursor], unread: Slice) -> Tick:
+    def _not_set_back(self, before: dict[str, Cursor], unread: Slice) -> dict[str, Cursor]:
+        """The Cursors to record, less those that a replay set back meanwhile: that holds."""
+        standing = self._state.read.cursors(self.key)
+        return {
+            shard: cursor
+            for shard, cursor in unread.cursors.items()
+            if standing.get(shard) == before.get(shard)
+        }
+
+    def _kept(self, held: Held) -> list[Work]:
+        """The rows of what is held; due at once where a flush began to wait for them meanwhile."""
+        return due_now(held.added) if self._settling.is_hurried else held.added
+
+    async def _ship(
+        self, row: NodeRow, before: dict[str, Cursor], unread: Slice, held: Held
+    ) -> Tick:
         began = self._clock.monotonic()
         pending = list(self._rebased(unread.pending.values()))
         delivered = await self._delivery.deliver(
@@ -262,13 +304,6 @@ class Syncer:
         )
         now = self._clock.wall_us()
         self._size.note(paths=len(pending), seconds=self._clock.monotonic() - began)
-        # A replay may have set a Cursor back meanwhile, and must not be undone.
-        standing = self._state.read.cursors(self.key)
-        cursors = {
-            shard: cursor
-            for shard, cursor in unread.cursors.items()
-            if standing.get(shard) == before.get(shard)
-        }
         by_path = {item.path: item for item in pending}
         left = self._open_work.left_by(delivered, by_path)
         left += self._big_files.set_aside(delivered.set_aside, by_path)
@@ -277,8 +312,9 @@ class Syncer:
         self._state.record(
             self.key,
             BatchRecord(
-                cursors=cursors,
-                work_added=left,
+                cursors=self._not_set_back(before, unread),
+                work_added=left + self._kept(held),
+                work_done=held.done,
                 deleted_entries=self._budget.take_deleted(),
                 finished_at=now,
             ),
@@ -310,10 +346,17 @@ class Syncer:
     def _idle_seconds(self, unread: Slice) -> float:
         now = self._clock.wall_us()
         seconds = IDLE_SECONDS
-        if unread.held_until is not None:
-            due = unread.held_until + int(self._limits.delay_seconds * 1_000_000)
-            seconds = min(seconds, max(0.01, (due - now) / 1e6))
+        due_in = self._settling.due_in_seconds(unread)
+        if due_in is not None:
+            seconds = min(seconds, max(0.01, due_in))
         next_due = self._state.read.next_due(self.key, now_us=now)
         if next_due is not None:
             seconds = min(seconds, max(0.05, (next_due - now) / 1e6))
         return seconds
+
+
+async def _await(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, so long at most; 0: not at all."""
+    if seconds:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
