@@ -7,13 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.timeout(400)
 def test_churn_with_faults_loses_nothing(tmp_path: Path) -> None:
     """After kills, stops and outages both Nodes hold the tree, and no comparison repaired them."""
+    options = ("--minutes", "0.5", "--seed", "1")
     done = subprocess.run(
-        [sys.executable, "-m", "tools.soaks", "--minutes", "0.5", "--folder", str(tmp_path)],
+        [sys.executable, "-m", "tools.soaks", *options, "--folder", str(tmp_path)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
