@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -34,6 +35,42 @@ def read_mounts() -> tuple[Mount, ...]:
     """All mounts that this process sees, in the order they were made. Raises OSError."""
     with open("/proc/self/mountinfo", "rb") as file:
         return tuple(parse_mounts(file))
+
+
+class MountTable:
+    """All mounts that this process sees, read again only when the kernel says they changed.
+
+    Asking costs some microseconds, reading and parsing 0.2 ms; a Batch asks several times.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
+        self._news = select.poll()
+        self._mounts: tuple[Mount, ...] = ()
+
+    def read(self) -> tuple[Mount, ...]:
+        """As `read_mounts`, no older than this call. Raises OSError."""
+        if self._descriptor is None:
+            self._descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._news.register(self._descriptor, select.POLLPRI)
+        # POLLERR with the first question and after each change (proc(5)); asked before it is
+        # read, so that what changes in between is read now or told next time.
+        elif not self._news.poll(0):
+            return self._mounts
+        self._mounts = tuple(parse_mounts(self._whole(self._descriptor).splitlines()))
+        return self._mounts
+
+    def close(self) -> None:
+        """Let go of its descriptor; the next `read` opens it again. Idempotent."""
+        if self._descriptor is not None:
+            self._news.unregister(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _whole(self, descriptor: int) -> bytes:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        pieces = iter(lambda: os.read(descriptor, 65_536), b"")
+        return b"".join(pieces)
 
 
 def parse_mounts(lines: Iterable[bytes]) -> Iterable[Mount]:

@@ -8,13 +8,14 @@ Tree. A pinned root makes a plain umount say busy: `release()` while halted or p
 from __future__ import annotations
 
 import enum
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from shardsync.escape import printable
-from shardsync.mounts import Mount, filesystem_name, mount_of, read_mounts
+from shardsync.mounts import Mount, MountTable, filesystem_name, mount_of
 from shardsync.ship.look import Look, Looker, open_beneath
 from shardsync.ship.subroots import (
     SeenBelow,
@@ -104,6 +105,7 @@ class RootGuard:
     ) -> None:
         self._path = path
         self._marker = marker
+        self._table = MountTable()
         self._identity = known
         self._descriptor: int | None = None
         self._mount_numbers: tuple[tuple[bytes, int], ...] = ()
@@ -153,6 +155,7 @@ class RootGuard:
 
     def release(self) -> None:
         """Let go, so that it can be unmounted. Idempotent."""
+        self._table.close()
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -212,7 +215,7 @@ class RootGuard:
 
     def _judge(self, descriptor: int) -> RootTrouble | None:
         """Compare the open root with what is known, and learn what may be learned."""
-        mounts = read_mounts()
+        mounts = self._table.read()
         now = self._seen(descriptor, mounts)
         below = see_below(descriptor, self._path, mounts)
         self._mount_numbers = below.ids
@@ -282,6 +285,7 @@ class RootGuard:
         return RootTrouble(kind=kind, message=f"root {printable(self._path)} {what}")
 
 
+@functools.cache
 def read_boot_id() -> str:
     """The kernel's random name of this boot. Raises OSError."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
