@@ -50,6 +50,7 @@ from shardsync.ship.wakeup import Wakeup
 _HOUSEKEEPING_SECONDS = 2.0
 _PRUNE_EVERY_SECONDS = 600.0
 _BUSY_SECONDS = 0.05
+_LINKS_LATER_SECONDS = 0.005
 _STOP_SECONDS = 20.0
 
 
@@ -619,7 +620,8 @@ class SyncService:
     def _wake(self, tree: str | None) -> None:
         for name, served in self._trees.items():
             if tree in {None, name}:
-                served.links.heed()
+                # While rsync works, not before: it is no part of what the Nodes wait for.
+                asyncio.get_running_loop().call_later(_LINKS_LATER_SECONDS, served.links.heed)
         for key, post in self._posts.items():
             if tree in {None, key[0]}:
                 post.station.syncer.wake()
