@@ -11,11 +11,11 @@ import time
 
 from shardsync.cli.daemons import Daemons
 from shardsync.cli.invocation import Invocation
-from shardsync.cli.output import Meter
+from shardsync.cli.output import Meter, tell
 from shardsync.errors import NodesFailed, NotRunning, ShardsyncError, StateUnusable
 from shardsync.journal import requests
 from shardsync.journal.records import Answer
-from shardsync.journal.requests import Request, RequestState
+from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.journal.state_reader import StateReader
 
 _SOON_SECONDS = 1.0
@@ -24,6 +24,9 @@ _LOOK_SECONDS = 0.05
 _ALIVE_EVERY_SECONDS = 1.0
 _LATE_SECONDS = 5.0
 """The sync process ends a request at its deadline; beyond this it does not answer at all."""
+
+_GO_ON = frozenset({RequestKind.REPLAY, RequestKind.RECONCILE})
+"""What is done whether somebody waits for it or not."""
 
 
 class Asker:
@@ -50,7 +53,12 @@ class Asker:
         self.send(request)
         reader = StateReader(self._call.state.state_db)
         with contextlib.closing(reader), Meter(title=title, clock=self._call.clock) as meter:
-            answer = self._wait(reader, request, meter)
+            try:
+                answer = self._wait(reader, request, meter)
+            except KeyboardInterrupt:
+                if request.kind in _GO_ON:
+                    tell(f"the {request.kind} goes on: `shardsync status` shows how far it is")
+                raise
         if answer.exit_code:
             raise error_of(answer.exit_code, f"{title}: {answer.message}")
         return answer

@@ -76,3 +76,18 @@ def no_wait_option(function: Function) -> Function:
     return click.option(
         "--no-wait", is_flag=True, help="Return at once; `shardsync status` tells the rest."
     )(function)
+
+
+def patience_option(function: Function) -> Function:
+    """`--timeout T`, for what goes on by itself."""
+    return click.option(
+        "--timeout",
+        type=duration,
+        metavar="T",
+        help="Wait no longer than that; it goes on by itself.",
+    )(function)
+
+
+def deadline_us(call: Invocation, seconds: float | None) -> int | None:
+    """When a wait of so many seconds is over, None for no end."""
+    return None if seconds is None else call.clock.wall_us() + int(seconds * 1_000_000)

@@ -8,10 +8,12 @@ from shardsync.cli.asking import Asker
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import (
     config_option,
+    deadline_us,
     examples,
     no_wait_option,
     node_option,
     path_option,
+    patience_option,
     tree_option,
 )
 from shardsync.cli.output import say
@@ -25,10 +27,16 @@ from shardsync.journal.requests import Request, RequestKind, new_request_id
 @tree_option
 @node_option
 @path_option
+@patience_option
 @no_wait_option
 @click.pass_obj
 def reconcile(
-    call: Invocation, tree: str | None, nodes: tuple[str, ...], path: str | None, no_wait: bool
+    call: Invocation,
+    tree: str | None,
+    nodes: tuple[str, ...],
+    path: str | None,
+    timeout: float | None,
+    no_wait: bool,
 ) -> None:
     """Compare nodes with the whole tree, or with a part of it, and repair them.
 
@@ -44,6 +52,7 @@ def reconcile(
         tree=tree or "",
         nodes=nodes,
         path=below,
+        deadline_us=deadline_us(call, timeout),
     )
     asker = Asker(call=call)
     if no_wait:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 import click
 
@@ -11,15 +12,18 @@ from shardsync.cli.asking import Asker
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import (
     config_option,
+    deadline_us,
     examples,
     no_wait_option,
     node_option,
     path_option,
+    patience_option,
     tree_option,
 )
 from shardsync.cli.output import counted, say, tell
 from shardsync.cli.since import Since, parse_since, positions_since, reach_back, refuse_too_old
 from shardsync.clock import rfc3339
+from shardsync.config.patterns import node_filter
 from shardsync.errors import NotRunning, UsageError
 from shardsync.escape import printable
 from shardsync.journal.plan import PlannedShard, covers
@@ -27,6 +31,7 @@ from shardsync.journal.reader import JournalReader
 from shardsync.journal.records import Cursor, NodeKey
 from shardsync.journal.requests import Request, RequestKind, new_request_id
 from shardsync.journal.state_reader import StateReader
+from shardsync.ship.concerning import concerning
 
 _PAGE = 10_000
 _RETENTION_SECONDS = 7 * 86400.0
@@ -51,6 +56,7 @@ _RETENTION_SECONDS = 7 * 86400.0
 @node_option
 @path_option
 @click.option("--dry-run", is_flag=True, help="Only list the paths that would be sent.")
+@patience_option
 @no_wait_option
 @click.pass_obj
 def replay(
@@ -60,6 +66,7 @@ def replay(
     nodes: tuple[str, ...],
     path: str | None,
     dry_run: bool,
+    timeout: float | None,
     no_wait: bool,
 ) -> None:
     """Send again what changed since T, as it is now.
@@ -86,6 +93,7 @@ def replay(
         positions=positions,
         history_us=None if since.position else since.at_us,
         path=below,
+        deadline_us=deadline_us(call, timeout),
     )
     asker = Asker(call=call)
     if no_wait:
@@ -151,30 +159,49 @@ def _list(
     keys: tuple[NodeKey, ...],
     below: bytes,
 ) -> None:
-    starts = dict(positions)
-    if since.position is None:
-        _start_where_nodes_were(call, since.at_us, keys, starts)
+    """Print the paths that at least one of the Nodes would be sent."""
+    moment = since.at_us if since.position is None else None
+    history = {} if moment is None else _cursors_at(call, moment, keys)
     paths: set[bytes] = set()
-    for shard in shards:
-        paths.update(path for path in _paths(call, shard, starts[shard.id]) if covers(below, path))
+    for key in keys:
+        takes = _taken_by(call, key)
+        for shard in shards:
+            if shard.tree != key[0]:
+                continue
+            cursor = history.get(key, {}).get(shard.id)
+            paths.update(filter(takes, _paths(call, shard, positions[shard.id], cursor, below)))
     for path in sorted(paths):
         say(printable(path) or "./")
     tell(f"{counted(len(paths), 'path')} would be sent to {call.called(keys)}")
 
 
-def _start_where_nodes_were(
-    call: Invocation, at_us: int, keys: tuple[NodeKey, ...], starts: dict[str, int]
-) -> None:
-    """Lower `starts` to the Cursor that the last of the Nodes had at that time."""
-    for cursors in _cursors_at(call, at_us, keys).values():
-        for shard, cursor in cursors.items():
-            if shard in starts:
-                starts[shard] = min(starts[shard], cursor.position)
+def _taken_by(call: Invocation, key: NodeKey) -> Callable[[bytes], bool]:
+    """Whether a Node takes a path at all: its subtree, its excludes. All, for unknown settings."""
+    settings = call.lenient_settings
+    node = next((n for n in settings.nodes if n.key == key), None) if settings else None
+    if settings is None or node is None:
+        return lambda _: True
+    root = os.fsencode(settings.tree(node.tree).root)
+    subtree = os.fsencode(node.subtree)
+    excluded = node_filter(node)
+
+    def takes(path: bytes) -> bool:
+        place = os.path.join(root, path)
+        is_dir = os.path.isdir(place) and not os.path.islink(place)
+        inside = covers(subtree, path) or covers(path, subtree)
+        return inside and not excluded.excludes(path, is_dir)
+
+    return takes
 
 
-def _paths(call: Invocation, shard: PlannedShard, after: int) -> Iterator[bytes]:
+def _paths(
+    call: Invocation, shard: PlannedShard, after: int, was: Cursor | None, below: bytes
+) -> Iterator[bytes]:
+    """What was journaled after the Cursor that was, or after a Position where it tells nothing."""
     with contextlib.closing(JournalReader(call.state.journal(shard.id))) as reader:
+        if was is not None and was.journal_id == reader.journal_id():
+            after = was.position
         while rows := reader.read_rows(after=after, limit=_PAGE):
             after = rows[-1][0]
-            for row in rows:
+            for row in concerning(below, rows):
                 yield row[1]

@@ -15,21 +15,23 @@ from shardsync.clock import Clock
 from shardsync.errors import NodesFailed, SinceTooOld, StateUnusable, UsageError
 from shardsync.escape import printable
 from shardsync.journal import requests
-from shardsync.journal.plan import covers
 from shardsync.journal.records import Compare, Cursor, NodeKey, NodeRow, Work, WorkReason
 from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import Scope
+from shardsync.ship.concerning import concerning
 from shardsync.ship.first_contact import FirstContact
-from shardsync.ship.fold import ChangeRow, Pending, Want, fold, rebase
+from shardsync.ship.fold import Pending, Want, fold, rebase
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.syncer import Syncer
 from shardsync.ship.view import TreeRoot
 
 _STUBBORN_ATTEMPTS = 2
 _READ_LIMIT = 10_000
+_PATIENCE_US = 60_000_000
+"""How long a replay or reconcile is waited for where all Nodes that it lacks back off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +58,17 @@ class Station:
 
 @dataclass(slots=True, kw_only=True)
 class _Running:
-    """A request under way. `until`: per Node the Cursors that answer it; `total` of its pieces."""
+    """A request under way. `until`: per Node the Cursors that answer it; `total` of its pieces.
+
+    `stalled_us`: since when nothing of it went on, as all that is left backs off; 0: it did.
+    """
 
     request: Request
     began_us: int
     keys: list[NodeKey]
     until: dict[NodeKey, dict[str, int]] = field(default_factory=dict)
     total: int = 0
+    stalled_us: int = 0
 
 
 class Operator:
@@ -106,10 +112,12 @@ class Operator:
                 running.until[new] = running.until.pop(key)
 
     def replaced(self, key: NodeKey) -> None:
-        """A Node has a new Syncer, which knows nothing yet of the flushes that wait for it."""
+        """A Node has a new Syncer, which knows nothing yet of what is asked of it."""
         for running in self._running:
-            if running.request.kind is RequestKind.FLUSH and key in running.keys:
+            if key in running.keys and running.request.kind is RequestKind.FLUSH:
                 self._stations[key].syncer.hurry()
+            elif key in running.keys and running.request.kind is RequestKind.REPLAY:
+                self._stations[key].syncer.replay()
 
     def _stations_of(self, running: _Running) -> list[Station]:
         """Those that the request is about; a Node that was removed meanwhile is no longer."""
@@ -131,6 +139,8 @@ class Operator:
         )
         if request.kind is RequestKind.REPLAY:
             running.until = {station.key: self._newest(station) for station in stations}
+            for station in stations:
+                station.syncer.replay()
         self._running.append(running)
 
     def tick(self) -> int:
@@ -325,6 +335,7 @@ class Operator:
             cursors[shard] = Cursor(journal_id=now[shard].journal_id, position=back)
             count += reader.count(after=back)
         self._state.set_cursors(station.key, cursors)
+        station.syncer.replay()
         return count
 
     def _replay_start(self, request: Request, station: Station) -> dict[str, int]:
@@ -362,7 +373,7 @@ class Operator:
             after = position
             while reader is not None:
                 rows = reader.read_rows(after=after, limit=_READ_LIMIT)
-                fold(_concerning(request.path, rows), folded)
+                fold(concerning(request.path, rows), folded)
                 if len(rows) < _READ_LIMIT:
                     break
                 after = rows[-1][0]
@@ -405,9 +416,32 @@ class Operator:
         ):
             self._finish(running, exit_code=NodesFailed.exit_code, message=f"not done: {names}")
         elif request.deadline_us is not None and self._clock.wall_us() >= request.deadline_us:
-            self._finish(running, exit_code=NodesFailed.exit_code, message=f"timed out: {names}")
+            self._give_up(running, f"timed out: {names}")
+        elif self._is_stalled(running, [rows[s.key] for s in open_stations]):
+            self._give_up(running, f"not done: {names}")
         else:
             self._say_progress(running, open_stations, names)
+
+    def _is_stalled(self, running: _Running, rows: list[NodeRow]) -> bool:
+        """Whether a replay or reconcile lacks only Nodes that back off, and has for a while.
+
+        A Node that answers for a moment between two failures has not come back: a Batch tells.
+        """
+        if running.request.kind is RequestKind.FLUSH or not all(row.attempts for row in rows):
+            return False
+        now = self._clock.wall_us()
+        if (
+            not running.stalled_us
+            or max(row.last_success or 0 for row in rows) > running.stalled_us
+        ):
+            running.stalled_us = now
+        return now - running.stalled_us >= _PATIENCE_US
+
+    def _give_up(self, running: _Running, message: str) -> None:
+        """Nobody waits for it any more; what a replay or reconcile opened goes on."""
+        if running.request.kind is not RequestKind.FLUSH:
+            message += "; it goes on by itself"
+        self._finish(running, exit_code=NodesFailed.exit_code, message=message)
 
     def _end(
         self, running: _Running, stations: list[Station], open_stations: list[Station]
@@ -530,18 +564,6 @@ class Operator:
         self._log.info(
             "request.answered", kind=request.kind, id=request.id, exit=exit_code, message=message
         )
-
-
-def _concerning(path: bytes, rows: Iterable[ChangeRow]) -> Iterator[ChangeRow]:
-    """The Changes of `path` and below, and what those above it say of it."""
-    for row in rows:
-        position, changed, scope, kind, observed_at, _ = row
-        if covers(path, changed):
-            yield row
-        elif scope == Scope.TREE and covers(changed, path):
-            yield (position, path, Scope.TREE, kind, observed_at, None)
-        elif scope == Scope.LISTING and path.rpartition(b"/")[0] == changed:
-            yield (position, path, Scope.ENTRY, kind, observed_at, None)
 
 
 def _is_stopped(row: NodeRow) -> bool:

@@ -69,6 +69,7 @@ class Syncer:
         self._observer = observer
         self._clock = clock
         self._log = log
+        self._measured_from_us = 0
         self._is_works_turn = False
         self._size = SliceSize(most=limits.batch_paths)
         self._news = asyncio.Event()
@@ -129,6 +130,11 @@ class Syncer:
         self._settling.hurry()
         self._state.set_retry_due(self.key)
         self._hurried.set()
+        self.wake()
+
+    def replay(self) -> None:
+        """Cursors were set back: what is shipped again was on the Node, and has no latency."""
+        self._measured_from_us = self._clock.wall_us()
         self.wake()
 
     async def tick(self) -> Tick:
@@ -321,7 +327,12 @@ class Syncer:
         )
         self._condition.succeeded(row, delivered, began)
         self._observer.changes_shipped(
-            self.key, ((now - observed_at) / 1e6 for observed_at in unread.observed_at)
+            self.key,
+            (
+                (now - observed_at) / 1e6
+                for observed_at in unread.observed_at
+                if observed_at >= self._measured_from_us
+            ),
         )
         return Tick(did=Did.SHIPPED, paths=len(pending))
 

@@ -16,7 +16,7 @@ from shardsync.journal.writer import JournalWriter, Row
 from shardsync.layout import StateDirectory
 from shardsync.log import Log
 from shardsync.model import EpochReason, JournalId, Kind, Scope, ShardId, ShardState
-from shardsync.ship.observer import Unobserved
+from shardsync.ship.observer import ShipObserver, Unobserved
 from shardsync.ship.service import SyncService
 
 SETTLE_SECONDS = 15.0
@@ -39,6 +39,7 @@ class Instance:
         self.marker = ""
         self.more_trees: tuple[TreeSettings, ...] = ()
         self.plan: Plan | None = None
+        self.observer: ShipObserver = Unobserved()
 
     def write_plan(self, plan: Plan | None = None) -> None:
         shards = tuple(
@@ -158,7 +159,7 @@ def begun(
     service = SyncService(
         settings=instance.settings(),
         state=state,
-        observer=Unobserved(),
+        observer=instance.observer,
         environment=dict(os.environ),
         clock=instance.clock,
         log=Log("test"),
