@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -309,5 +310,32 @@ def test_a_flush_ships_what_is_held(tmp_path: Path) -> None:
             assert answer.exit_code == 0
             assert sync.state.read.work(key) == []
             assert (tmp_path / "node" / "log").read_text() == "2"
+
+    run(work)
+
+
+def test_a_flush_that_comes_while_a_batch_runs_waits_for_nothing_either(tmp_path: Path) -> None:
+    """What that Batch held back is open work from its end on, and due at once."""
+    instance = Instance(tmp_path)
+    node = tmp_path / "node"
+    node.mkdir()
+    instance.nodes = [replace(local_node(node), bandwidth="500")]
+    instance.sync = SyncSettings(delay_seconds=0.3, max_delay_seconds=3600.0)
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            (instance.tree / "large").write_bytes(b"x" * 1024**2)
+            (instance.tree / "log").write_text("")
+            instance.changed("log", "large")
+
+            def is_under_way() -> bool:
+                instance.changed("log")
+                return any(path.stat().st_size for path in node.glob(".large.*"))
+
+            await sync.until(is_under_way)
+            answer = await ask(sync, RequestKind.FLUSH, positions=newest(instance))
+            assert answer.exit_code == 0
+            assert (node / "log").exists()
 
     run(work)
