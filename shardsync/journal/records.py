@@ -26,6 +26,8 @@ class Compare(enum.StrEnum):
     ANEW = "anew"
     """All of it written anew, below directories too: a file that shares its bytes with another
     name on the Node is its own afterwards."""
+    EMPTY = "empty"
+    """The Node has nothing there: all is sent, and nothing is compared before or after."""
 
 
 class WorkReason(enum.StrEnum):
@@ -34,6 +36,8 @@ class WorkReason(enum.StrEnum):
     RETRY = "retry"
     BOOTSTRAP = "bootstrap"
     RECONCILE = "reconcile"
+    AUDIT = "audit"
+    """An audit found that the Node differs there."""
     LINKS = "links"
     """The file has names that are still being searched for."""
     BIG = "big"
@@ -44,6 +48,49 @@ class WorkReason(enum.StrEnum):
     """It changed again before it came to rest; sent at `not_before` if it never does."""
     MOVE = "move"
     """An old name whose files a new name shares, until it is deleted on the Node."""
+
+
+COMPARING = frozenset({WorkReason.BOOTSTRAP, WorkReason.RECONCILE})
+"""What belongs to a comparison of a whole Node, or of all below a path."""
+
+
+class RoundKind(enum.StrEnum):
+    """Why a Node is compared piece by piece."""
+
+    COMPARE = "compare"
+    """Bootstrap or reconcile; its pieces are open work."""
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """How far a comparison is. Stored with the pieces' record, so that a kill loses neither.
+
+    `is_whole`: all of the Node. `paths`, `bytes`: looked at in the Tree so far. `sent_bytes`:
+    put on the wire. `busy_us`: time spent on it, breaks and outages not counted.
+    """
+
+    began_at: int
+    is_whole: bool
+    pieces: int
+    done: int = 0
+    paths: int = 0
+    bytes: int = 0
+    sent_bytes: int = 0
+    differences: int = 0
+    busy_us: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """Share of the pieces that is done."""
+        return min(1.0, self.done / self.pieces) if self.pieces else 1.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """What is left at the pace so far; None before the first piece is done."""
+        if not self.done:
+            return None
+        return self.busy_us / 1e6 * max(0, self.pieces - self.done) / self.done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +107,8 @@ class Cursor:
 class Work:
     """One path that outlives its Batch. `since`: observed_at of the oldest Change it stands for.
 
+    `first`, `beyond`: of a TREE, only those directories directly in `path` with names from
+    `first` on and before `beyond`; both b"" for all of it.
     `id` is 0 before it is stored. `request`: id of the request that made it, or "".
     """
 
@@ -73,6 +122,8 @@ class Work:
     attempts: int = 0
     not_before: int = 0
     last_error: str = ""
+    first: bytes = b""
+    beyond: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +134,8 @@ class NodeRow:
     `pause_setting`: what the settings said of `paused` when last looked at. `window_pause`:
     when the pause ends that a window began, 0 where none is on; it is begun once.
     `halted`: why nothing is sent any more, "" where it is not halted. `allow_delete`: what
-    was pending then may be deleted whatever `max_delete` says; 0 for nothing.
+    was pending then may be deleted whatever `max_delete` says; 0 for nothing. `verified_at`:
+    all of the Node was compared, and repaired, since then; None before that was ever done.
     """
 
     tree: str
@@ -105,6 +157,18 @@ class NodeRow:
     capabilities: str = ""
     progress: float = 0.0
     foreign_paths: int = 0
+    verified_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPiece:
+    """A part of an audit that is still to be compared. Fields as in Work."""
+
+    path: bytes
+    scope: Scope
+    first: bytes = b""
+    beyond: bytes = b""
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,18 +192,32 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What was done of a round. Fields as in `Round`."""
+
+    done: int = 0
+    paths: int = 0
+    bytes: int = 0
+    sent_bytes: int = 0
+    differences: int = 0
+    busy_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRecord:
-    """What one Batch changes in state.db."""
+    """What one Batch changes in state.db. `gain`: where it belongs to a bootstrap or reconcile."""
 
     cursors: Mapping[str, Cursor] = field(default_factory=dict)
     work_added: Sequence[Work] = ()
     work_done: Sequence[int] = ()
     deleted_entries: int = 0
     finished_at: int = 0
+    gain: Gain | None = None
 
 
 NODE_COLUMNS = tuple(item.name for item in fields(NodeRow))
 WORK_COLUMNS = tuple(item.name for item in fields(Work))
+ROUND_COLUMNS = tuple(item.name for item in fields(Round))
 
 
 def node_row(row: Sequence[Any]) -> NodeRow:
@@ -150,6 +228,13 @@ def node_row(row: Sequence[Any]) -> NodeRow:
     for name in ("contacted", "paused", "pause_setting"):
         values[name] = bool(values[name])
     return NodeRow(**values)
+
+
+def round_row(row: Sequence[Any]) -> Round:
+    """A row of `rounds`, in the order of ROUND_COLUMNS."""
+    values = dict(zip(ROUND_COLUMNS, row, strict=True))
+    values["is_whole"] = bool(values["is_whole"])
+    return Round(**values)
 
 
 def work_row(row: Sequence[Any]) -> Work:

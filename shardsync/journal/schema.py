@@ -54,7 +54,7 @@ CREATE TABLE nodes (
     window_pause INTEGER NOT NULL DEFAULT 0, halted TEXT NOT NULL DEFAULT '',
     allow_delete INTEGER NOT NULL DEFAULT 0, fingerprint TEXT NOT NULL DEFAULT '',
     capabilities TEXT NOT NULL DEFAULT '', progress REAL NOT NULL DEFAULT 0,
-    foreign_paths INTEGER NOT NULL DEFAULT 0,
+    foreign_paths INTEGER NOT NULL DEFAULT 0, verified_at INTEGER,
     PRIMARY KEY (tree, name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE trees (
@@ -80,7 +80,20 @@ CREATE TABLE work (
     path BLOB NOT NULL, scope INTEGER NOT NULL, compare TEXT NOT NULL, reason TEXT NOT NULL,
     since INTEGER NOT NULL, request TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 0,
     not_before INTEGER NOT NULL DEFAULT 0, last_error TEXT NOT NULL DEFAULT '',
-    UNIQUE (tree, node, path, scope, reason)
+    first BLOB NOT NULL DEFAULT x'', beyond BLOB NOT NULL DEFAULT x'',
+    UNIQUE (tree, node, path, scope, reason, first)
+) STRICT;
+CREATE TABLE rounds (
+    tree TEXT NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, began_at INTEGER NOT NULL,
+    is_whole INTEGER NOT NULL, pieces INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+    paths INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
+    sent_bytes INTEGER NOT NULL DEFAULT 0, differences INTEGER NOT NULL DEFAULT 0,
+    busy_us INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (tree, node, kind)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE audit_pieces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, tree TEXT NOT NULL, node TEXT NOT NULL,
+    path BLOB NOT NULL, scope INTEGER NOT NULL, first BLOB NOT NULL, beyond BLOB NOT NULL
 ) STRICT;
 CREATE TABLE deletions (
     tree TEXT NOT NULL, node TEXT NOT NULL, at INTEGER NOT NULL, entries INTEGER NOT NULL

@@ -8,19 +8,25 @@ from pathlib import Path
 from shardsync.journal.database import ReadOnly
 from shardsync.journal.records import (
     NODE_COLUMNS,
+    ROUND_COLUMNS,
     WORK_COLUMNS,
     Answer,
+    AuditPiece,
     Cursor,
     LinkedFile,
     NodeKey,
     NodeRow,
+    Round,
+    RoundKind,
     Work,
     WorkReason,
     node_row,
+    round_row,
     work_row,
 )
 from shardsync.journal.related import related
 from shardsync.journal.requests import RequestState
+from shardsync.model import Scope
 
 _SELECT_NODES = f"SELECT {', '.join(NODE_COLUMNS)} FROM nodes"  # noqa: S608 (our own names)
 _SELECT_WORK = f"SELECT {', '.join(WORK_COLUMNS)} FROM work WHERE tree = ? AND node = ?"  # noqa: S608 (our own names)
@@ -59,13 +65,16 @@ class StateReader:
         return [work_row(row) for row in rows]
 
     def work_due(self, key: NodeKey, *, now_us: int, limit: int) -> list[Work]:
-        """Open work that may be tried now: single paths, then comparisons, then links; in its
-        order. Big files go another way.
+        """Open work that may be tried now: single paths, what audits found, comparisons, links.
+
+        Of comparisons the levels come first, then the trees, then single entries: those are
+        the directories above trees, whose times every tree that is written spoils. Big files
+        go another way.
         """
         rows = self._database.rows(
             _SELECT_WORK + " AND not_before <= ? AND reason != 'big'"
-            " ORDER BY reason NOT IN ('retry', 'after_big', 'settling'), reason = 'links', id"
-            " LIMIT ?",
+            " ORDER BY reason NOT IN ('retry', 'after_big', 'settling'), reason != 'audit',"
+            " reason = 'links', CASE scope WHEN 3 THEN 0 WHEN 2 THEN 1 ELSE 2 END, id LIMIT ?",
             (*key, now_us, limit),
         )
         return [work_row(row) for row in rows]
@@ -121,6 +130,27 @@ class StateReader:
             )
             found += (row[0] for row in rows)
         return found
+
+    def round(self, key: NodeKey, kind: RoundKind) -> Round | None:
+        """How far the comparison is that is open, or None."""
+        rows = self._database.rows(
+            f"SELECT {', '.join(ROUND_COLUMNS)} FROM rounds"  # noqa: S608 (our own names)
+            " WHERE tree = ? AND node = ? AND kind = ?",
+            (*key, kind.value),
+        )
+        return round_row(rows[0]) if rows else None
+
+    def audit_piece(self, key: NodeKey) -> AuditPiece | None:
+        """The next piece of the audit that is open, or None."""
+        rows = self._database.rows(
+            "SELECT id, path, scope, first, beyond FROM audit_pieces"
+            " WHERE tree = ? AND node = ? ORDER BY id LIMIT 1",
+            key,
+        )
+        if not rows:
+            return None
+        number, path, scope, first, beyond = rows[0]
+        return AuditPiece(id=number, path=path, scope=Scope(scope), first=first, beyond=beyond)
 
     def next_due(self, key: NodeKey, *, now_us: int) -> int | None:
         """When the next open work may be tried, Unix microseconds; None: nothing is open.

@@ -16,11 +16,14 @@ from shardsync.errors import StateUnusable
 from shardsync.journal.database import STATE_VERSION, Transaction, connect_writer
 from shardsync.journal.records import (
     NODE_COLUMNS,
+    AuditPiece,
     BatchRecord,
     Cursor,
+    Gain,
     LinkedFile,
     NodeKey,
     NodeRow,
+    RoundKind,
     Work,
 )
 from shardsync.journal.requests import RequestKind, RequestState
@@ -163,6 +166,9 @@ class StateWriter:
                         for shard, cursor in batch.cursors.items()
                     ),
                 )
+            if batch.gain is not None:
+                self._add_gain(key, RoundKind.COMPARE, batch.gain)
+                self._end_comparison(key)
             if batch.deleted_entries:
                 self._connection.execute(
                     "INSERT INTO deletions (tree, node, at, entries) VALUES (?, ?, ?, ?)",
@@ -174,16 +180,56 @@ class StateWriter:
         key: NodeKey,
         *,
         cursors: Mapping[str, Cursor],
-        work: Iterable[Work],
+        work: Sequence[Work],
         state: NodeState,
+        is_whole: bool = True,
     ) -> None:
-        """Give a Node new Cursors and open work at once: bootstrap, reconcile or replay begins."""
+        """Give a Node new Cursors and open work at once: a bootstrap or reconcile begins.
+
+        `is_whole`: all of the Node is compared. Where one is under way, it is joined.
+        """
         with self._transaction():
             self._set_cursors(key, cursors)
             self._add_work(key, work)
+            self._begin_comparison(key, is_whole=is_whole)
             self._connection.execute(
                 "UPDATE nodes SET state = ? WHERE tree = ? AND name = ?", (state.value, *key)
             )
+
+    def begin_audit(self, key: NodeKey, pieces: Sequence[AuditPiece]) -> None:
+        """A round of the audit begins, with all its pieces; one that is open is dropped."""
+        with self._transaction():
+            execute = self._connection.execute
+            execute("DELETE FROM audit_pieces WHERE tree = ? AND node = ?", key)
+            execute(
+                "INSERT OR REPLACE INTO rounds (tree, node, kind, began_at, is_whole, pieces)"
+                " VALUES (?, ?, ?, ?, 1, ?)",
+                (*key, RoundKind.AUDIT.value, self._clock.wall_us(), len(pieces)),
+            )
+            self._connection.executemany(
+                "INSERT INTO audit_pieces (tree, node, path, scope, first, beyond)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                ((*key, item.path, item.scope.value, item.first, item.beyond) for item in pieces),
+            )
+
+    def note_audited(
+        self, key: NodeKey, piece: AuditPiece, *, found: Sequence[Work], gain: Gain
+    ) -> bool:
+        """A piece was compared, `found` is to be repaired; whether it was the round's last.
+
+        Crash safety: one transaction; a crash before compares the piece again.
+        """
+        with self._transaction():
+            execute = self._connection.execute
+            self._add_work(key, found)
+            execute("DELETE FROM audit_pieces WHERE id = ?", (piece.id,))
+            self._add_gain(key, RoundKind.AUDIT, gain)
+            left = execute(
+                "SELECT count(*) FROM audit_pieces WHERE tree = ? AND node = ?", key
+            ).fetchone()[0]
+            if not left:
+                self._end_round(key, RoundKind.AUDIT)
+        return not left
 
     def set_cursors(self, key: NodeKey, cursors: Mapping[str, Cursor]) -> None:
         """Set a Node's Cursors back: a replay."""
@@ -347,11 +393,13 @@ class StateWriter:
     def _add_work(self, key: NodeKey, work: Iterable[Work]) -> None:
         self._connection.executemany(
             "INSERT INTO work (tree, node, path, scope, compare, reason, since, request,"
-            " attempts, not_before, last_error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (tree, node, path, scope, reason) DO UPDATE SET"
+            " attempts, not_before, last_error, first, beyond)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (tree, node, path, scope, reason, first) DO UPDATE SET"
             " since = min(since, excluded.since), attempts = excluded.attempts,"
             " compare = excluded.compare, not_before = excluded.not_before,"
-            " last_error = excluded.last_error,"
+            " last_error = excluded.last_error, beyond = CASE WHEN beyond = x''"
+            " OR excluded.beyond = x'' THEN x'' ELSE max(beyond, excluded.beyond) END,"
             " request = CASE excluded.request WHEN '' THEN request ELSE excluded.request END",
             (
                 (
@@ -365,8 +413,71 @@ class StateWriter:
                     item.attempts,
                     item.not_before,
                     item.last_error,
+                    item.first,
+                    item.beyond,
                 )
                 for item in work
+            ),
+        )
+
+    def _begin_comparison(self, key: NodeKey, *, is_whole: bool) -> None:
+        """Join the round that is open, if any: `pieces` are those done and those left.
+
+        What is joined has all its pieces still to come, or was compared since it began.
+        """
+        self._connection.execute(
+            "INSERT INTO rounds (tree, node, kind, began_at, is_whole, pieces)"
+            " VALUES (?, ?, 'compare', ?, ?, 0) ON CONFLICT (tree, node, kind) DO UPDATE SET"
+            " is_whole = max(is_whole, excluded.is_whole),"
+            # What was only a part had not begun to compare the rest.
+            " began_at = CASE WHEN is_whole THEN began_at ELSE excluded.began_at END",
+            (*key, self._clock.wall_us(), int(is_whole)),
+        )
+        self._connection.execute(
+            "UPDATE rounds SET pieces = done + (SELECT count(*) FROM work AS w WHERE"
+            " w.tree = rounds.tree AND w.node = rounds.node"
+            " AND w.reason IN ('bootstrap', 'reconcile'))"
+            " WHERE tree = ? AND node = ? AND kind = 'compare'",
+            key,
+        )
+
+    def _end_comparison(self, key: NodeKey) -> None:
+        """Where no piece is left, the round is over: the Node is what the Tree was."""
+        left = self._connection.execute(
+            "SELECT count(*) FROM work WHERE tree = ? AND node = ?"
+            " AND reason IN ('bootstrap', 'reconcile')",
+            key,
+        ).fetchone()[0]
+        if not left:
+            self._end_round(key, RoundKind.COMPARE)
+
+    def _end_round(self, key: NodeKey, kind: RoundKind) -> None:
+        """The Node was compared as a whole; met first, and without a difference, it is owned."""
+        self._connection.execute(
+            "UPDATE nodes SET verified_at = r.began_at, owned = CASE r.kind WHEN 'compare'"
+            " THEN coalesce(owned, 1) ELSE owned END FROM rounds AS r"
+            " WHERE r.tree = nodes.tree AND r.node = nodes.name AND r.kind = ? AND r.is_whole"
+            " AND nodes.tree = ? AND nodes.name = ?",
+            (kind.value, *key),
+        )
+        self._connection.execute(
+            "DELETE FROM rounds WHERE tree = ? AND node = ? AND kind = ?", (*key, kind.value)
+        )
+
+    def _add_gain(self, key: NodeKey, kind: RoundKind, gain: Gain) -> None:
+        self._connection.execute(
+            "UPDATE rounds SET done = done + ?, paths = paths + ?, bytes = bytes + ?,"
+            " sent_bytes = sent_bytes + ?, differences = differences + ?,"
+            " busy_us = busy_us + ? WHERE tree = ? AND node = ? AND kind = ?",
+            (
+                gain.done,
+                gain.paths,
+                gain.bytes,
+                gain.sent_bytes,
+                gain.differences,
+                gain.busy_us,
+                *key,
+                kind.value,
             ),
         )
 

@@ -39,12 +39,14 @@ _TREE_PURPOSE = {
     Compare.CHECKSUM: Purpose.TREE_CHECKSUM,
     Compare.ATTRIBUTES: Purpose.TREE,
     Compare.ANEW: Purpose.TREE_ANEW,
+    Compare.EMPTY: Purpose.TREE,
 }
 _FLAT_PURPOSE = {
     Compare.CONTENT: Purpose.BATCH,
     Compare.CHECKSUM: Purpose.CHECKSUM,
     Compare.ATTRIBUTES: Purpose.ATTRIBUTES,
     Compare.ANEW: Purpose.BATCH,
+    Compare.EMPTY: Purpose.ATTRIBUTES,
 }
 
 
@@ -250,6 +252,7 @@ class Delivery:
         `beside`: others may do the same meanwhile, with subtrees of their own; the directories
         above are theirs to set right who asked for that. Raises as `deliver` does.
         """
+        self._mounts = None
         delivered = Delivered()
         await self._run(paths, (), purpose, delivered, beside=beside)
         return delivered

@@ -7,7 +7,6 @@ is followed afterwards, so a kill in between starts nothing over.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import os
@@ -16,20 +15,32 @@ from dataclasses import dataclass
 
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings
-from shardsync.journal.records import Compare, Cursor, NodeRow, Work, WorkReason
+from shardsync.journal.records import (
+    Compare,
+    Cursor,
+    NodeRow,
+    RoundKind,
+    Work,
+    WorkReason,
+)
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState, Scope
 from shardsync.ship.batch import IsExcluded
 from shardsync.ship.command import Purpose
-from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping, differences
-from shardsync.ship.fold import Pending, Want, fold, rebase
+from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
+from shardsync.ship.explained import explained_after
+from shardsync.ship.findings import find
+from shardsync.ship.fold import Want, rebase
 from shardsync.ship.journals import TreeJournals
+from shardsync.ship.look import LookKind
 from shardsync.ship.outcome import Outcome
+from shardsync.ship.pieces import Piece, split, wanted_pieces
 from shardsync.ship.view import NodeView
 
-_PENDING_LIMIT = 10_000
-"""Per Shard; with more than that pending, a name may be missed and the Node compared in vain."""
+_MOST_TOPS = 2_000
+"""Directories at the top of which the second level is looked at."""
+_LOST_AT_MOST = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +91,7 @@ class FirstContact:
         self._is_excluded = is_excluded
         self._clock = clock
         self._log = log
-        self._most = 0
+        self._has_looked = False
 
     def adapt(self, row: NodeRow) -> bool:
         """Answer to settings that changed since the Node was last served; whether they did.
@@ -107,43 +118,49 @@ class FirstContact:
         self._state.set_node(self._node.key, fingerprint=self._fingerprint.text)
         return True
 
-    async def look_again(self) -> bool:
-        """After an outage: whether the Node lost what it had, which opens a reconcile.
+    @property
+    def has_looked(self) -> bool:
+        """Whether the Node was met, or looked at, since this process began."""
+        return self._has_looked
 
-        A name at the Tree's top that the Node should have and has not says that its
-        disk was replaced or emptied meanwhile. Raises NodeTrouble.
+    async def look_again(self) -> bool:
+        """After an outage, or a start: whether the Node lost what it had; opens a reconcile then.
+
+        Two levels are compared: a file or directory there that the Node has not, or has
+        otherwise, with nothing pending around it, says that its disk was replaced or emptied,
+        or restored from a copy. Raises NodeTrouble, RootLost.
         """
-        listing = await self._transport.list_root()
-        if listing.result.outcome is Outcome.NOTHING:
-            raise NodeTrouble(listing.result)
-        pending = self._pending_names()
-        expected = {
-            name
-            for name, is_dir in self._view.names()
-            if not self._is_excluded(name, is_dir)
-            # What is pending of a directory may be itself alone, or one file of thousands.
-            and not pending.get(name, Want(0)) & (Want.TREE if is_dir else ~Want(0))
-        }
-        lost = expected - set(listing.names)
-        if listing.is_cut or not lost:
+        key = self._node.key
+        cursors = self._state.read.cursors(key)
+        tops = await asyncio.to_thread(self._tops)
+        found = await find(
+            self._transport,
+            self._view,
+            tops,
+            purpose=Purpose.COMPARE_LEVEL,
+            most=_LOST_AT_MOST,
+        )
+        self._has_looked = True
+        explained = await explained_after(
+            self._journals,
+            cursors,
+            subtree=self._node.subtree,
+            work=self._state.read.work(key),
+        )
+        lost = [path for path in found.changed if not explained.explains(path)]
+        if not lost:
             return False
         self._log.warning(
-            "node.changed_while_away", missing=len(lost), example=min(lost), answer="reconcile"
+            "node.changed_while_away", differing=len(lost), example=min(lost), answer="reconcile"
         )
         # Not following before something was sent: what answers may still refuse all of it.
         self.reconcile(state=NodeState.BACKING_OFF)
         return True
 
-    def _pending_names(self) -> dict[bytes, Want]:
-        """Names at the top that are pending themselves: the Node need not have them yet."""
-        unread = self._journals.unread(
-            self._state.read.cursors(self._node.key), limit=_PENDING_LIMIT
-        )
-        folded: dict[bytes, Pending] = {}
-        fold(unread.rows, folded)
-        subtree = os.fsencode(self._node.subtree)
-        inside = (rebase(item.path, item.want, subtree) for item in folded.values())
-        return {path: want for path, want in filter(None, inside) if b"/" not in path}
+    def _tops(self) -> list[bytes]:
+        """The root and the directories in it, as far as they can be listed in one run."""
+        names = [name for name in self._view.folders(b"") if not self._is_excluded(name, True)]
+        return [b"", *names[:_MOST_TOPS]]
 
     def check_root(self) -> None:
         """Raise RootLost unless the Tree's root is what it was."""
@@ -162,34 +179,28 @@ class FirstContact:
         self.check_root()
         cursors = self._journals.newest()
         is_empty = await self._is_empty()
-        is_identical = not is_empty and await self._is_identical()
-        work = [] if is_identical else await asyncio.to_thread(self._whole, WorkReason.BOOTSTRAP)
+        compare = Compare.EMPTY if is_empty else Compare.ATTRIBUTES
+        work = await asyncio.to_thread(self._pieces, b"", WorkReason.BOOTSTRAP, compare)
         self._state.clear_foreign(self._node.key)
         self._state.restart_node(
-            self._node.key,
-            cursors=cursors,
-            work=work,
-            state=NodeState.BOOTSTRAPPING if work else NodeState.FOLLOWING,
+            self._node.key, cursors=cursors, work=work, state=NodeState.BOOTSTRAPPING
         )
+        self._has_looked = True
         # Adopted before it could be met: that holds.
         row = self._state.read.nodes()[self._node.key]
-        owned = is_empty or is_identical or bool(row.owned)
+        # What is not empty is owned if all of it proves to be identical.
+        owned = True if is_empty or row.owned else None
         self._state.set_node(
             self._node.key,
             contacted=1,
-            owned=int(owned),
+            owned=None if owned is None else int(owned),
             last_error="",
             attempts=0,
             last_success=self._clock.wall_us(),
         )
-        found = "empty" if is_empty else "identical" if is_identical else "different"
-        self._log.info("node.contacted", found=found, owned=owned, pieces=len(work))
-        if not owned:
-            self._log.warning(
-                "node.not_owned",
-                reason="it held other files at first contact: what the tree lacks is kept there",
-                remedy=f"shardsync resume {self._node.name} --adopt",
-            )
+        self._log.info(
+            "node.contacted", found="empty" if is_empty else "not empty", pieces=len(work)
+        )
         return True
 
     def reconcile(
@@ -212,20 +223,18 @@ class FirstContact:
             if inside is None:
                 return 0
             path = inside[0]
-        if path:
-            work = [self._piece(path, Scope.TREE, WorkReason.RECONCILE, request)]
-        else:
+        if not path:
             self._state.clear_foreign(self._node.key)
-            work = self._whole(WorkReason.RECONCILE, request)
-        self._state.restart_node(self._node.key, cursors=cursors, work=work, state=state)
+        work = self._pieces(path, WorkReason.RECONCILE, Compare.ATTRIBUTES, request)
+        self._state.restart_node(
+            self._node.key, cursors=cursors, work=work, state=state, is_whole=not path
+        )
         return len(work)
 
     def progress(self) -> float:
         """Share of the opened pieces that are done, 1.0 where none is open."""
-        reasons = self._state.read.work_reasons(self._node.key)
-        left = reasons.get(WorkReason.BOOTSTRAP, 0) + reasons.get(WorkReason.RECONCILE, 0)
-        self._most = max(self._most, left) if left else 0
-        return 1.0 - left / self._most if self._most else 1.0
+        compared = self._state.read.round(self._node.key, RoundKind.COMPARE)
+        return 1.0 if compared is None else compared.ratio
 
     async def _is_empty(self) -> bool:
         listing = await self._transport.list_root()
@@ -233,30 +242,36 @@ class FirstContact:
             raise NodeTrouble(listing.result)
         return not listing.names
 
-    async def _is_identical(self) -> bool:
-        async with contextlib.aclosing(
-            differences(self._transport, [b""], purpose=Purpose.COMPARE)
-        ) as found:
-            async for _ in found:
-                return False
-        return True
-
-    def _whole(self, reason: WorkReason, request: str = "") -> list[Work]:
-        """What lies directly in the root, then each directory there as a piece of its own."""
-        pieces = [self._piece(b"", Scope.ENTRY, reason, request)]
-        pieces += [
-            self._piece(name, Scope.TREE, reason, request)
-            for name, is_dir in sorted(self._view.names())
-            if is_dir and not self._is_excluded(name, True)
+    def _pieces(
+        self, path: bytes, reason: WorkReason, compare: Compare, request: str = ""
+    ) -> list[Work]:
+        """All at and below `path` as rows; a path that is no directory is one row."""
+        now = self._clock.wall_us()
+        pieces = [Piece(path=path, scope=Scope.ENTRY)]
+        if not path or self._view.look(path).kind is LookKind.DIRECTORY:
+            wanted = wanted_pieces(self._journals.directories())
+            pieces = split(path, folders=self._folders, wanted=wanted)
+        return [
+            Work(
+                path=piece.path,
+                scope=piece.scope,
+                compare=compare,
+                reason=reason,
+                since=now,
+                request=request,
+                first=piece.first,
+                beyond=piece.beyond,
+            )
+            for piece in pieces
         ]
-        return pieces
 
-    def _piece(self, path: bytes, scope: Scope, reason: WorkReason, request: str) -> Work:
-        return Work(
-            path=path,
-            scope=scope,
-            compare=Compare.ATTRIBUTES,
-            reason=reason,
-            since=self._clock.wall_us(),
-            request=request,
-        )
+    def _folders(self, path: bytes) -> list[bytes]:
+        prefix = path + b"/" if path else b""
+        try:
+            names = self._view.folders(path)
+        except OSError:
+            if not path:
+                raise
+            # As a piece of its own it is rsync that says why it cannot be read.
+            return []
+        return [name for name in names if not self._is_excluded(prefix + name, True)]

@@ -86,6 +86,11 @@ class TreeJournals:
         observing = [shard for shard in self._shards if shard.state != "retired"]
         return bool(observing) and all(self._is_observing(shard) for shard in observing)
 
+    def directories(self) -> int:
+        """How many directories the Tree has, as far as its Watchers have counted."""
+        found = (self._try_progress(shard.id) for shard in self._shards)
+        return sum(progress.directories for progress in found if progress is not None)
+
     def newest(self) -> dict[str, Cursor]:
         """Cursors behind the newest Change of each Journal. Raises StateUnusable."""
         found: dict[str, Cursor] = {}

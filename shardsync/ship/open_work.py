@@ -5,14 +5,24 @@ The rows lie in state.db; the Cursors have moved on, and each row holds what is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shardsync.clock import Clock
-from shardsync.journal.records import BatchRecord, Compare, NodeKey, NodeRow, Work, WorkReason
+from shardsync.journal.records import (
+    COMPARING,
+    BatchRecord,
+    Compare,
+    Gain,
+    NodeKey,
+    NodeRow,
+    Work,
+    WorkReason,
+)
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import Scope
 from shardsync.ship.backoff import Backoff
+from shardsync.ship.comparing import Comparing
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivered, Delivery
 from shardsync.ship.fold import Pending, Want
@@ -20,10 +30,7 @@ from shardsync.ship.links import HardLinks
 
 _BACKOFF = Backoff(first=5.0, longest=600.0)
 _LINK_SEARCH_US = 500_000
-_RETRIES_AT_ONCE = 1000
-_PIECES_AT_ONCE = 16
-_SINGLE = frozenset({WorkReason.RETRY, WorkReason.AFTER_BIG, WorkReason.SETTLING})
-"""Of Changes: each row is one path, which may be deleted on every Node."""
+_AT_ONCE = 5000
 
 
 class OpenWork:
@@ -35,47 +42,53 @@ class OpenWork:
         key: NodeKey,
         state: StateWriter,
         delivery: Delivery,
+        comparing: Comparing,
         links: HardLinks,
         budget: DeletionBudget,
+        has_news: Callable[[], bool],
         clock: Clock,
         log: Log,
     ) -> None:
         self._key = key
         self._state = state
         self._delivery = delivery
+        self._comparing = comparing
         self._links = links
         self._budget = budget
+        self._has_news = has_news
         self._clock = clock
         self._log = log
 
     def due(self) -> list[Work]:
-        """The retries that are due, all together; else the next pieces of a comparison.
+        """What is due and goes together: retries, what an audit found, the next of a comparison.
 
-        An eighth of the pieces at a time, at least sixteen: each run costs a start, and
-        each is a step of progress that a restart keeps.
+        Of a comparison that is many pieces; `ship` does those that fit into a slice of time.
         """
-        due = self._state.read.work_due(
-            self._key, now_us=self._clock.wall_us(), limit=_RETRIES_AT_ONCE
-        )
-        if due and due[0].reason in _SINGLE:
-            kind = (due[0].reason, due[0].compare)
-            return [item for item in due if (item.reason, item.compare) == kind]
+        due = self._state.read.work_due(self._key, now_us=self._clock.wall_us(), limit=_AT_ONCE)
         if due and due[0].reason is WorkReason.LINKS:
             # Retries and comparisons come first, so all that is due is of this kind.
             return [] if self._links.is_searching else due
-        at_once = max(_PIECES_AT_ONCE, len(due) // 8)
         return [
             item
-            for item in due[:at_once]
-            if (item.reason, item.request) == (due[0].reason, due[0].request)
+            for item in due
+            if (item.reason, item.compare) == (due[0].reason, due[0].compare)
+            and (item.reason not in COMPARING or item.request == due[0].request)
         ]
 
     async def ship(self, row: NodeRow, due: Sequence[Work], *, sweep: bool) -> Delivered:
         """Ship what is due, then record it as done, or what of it stays open.
 
-        Raises as `Delivery.deliver` does; nothing is recorded then.
+        Raises as `Delivery.deliver` does; nothing is recorded of what failed then.
         Crash safety: the rows go after the effect; a crash in between does them again.
         """
+        if due[0].reason in COMPARING:
+            return await self._comparing.run(
+                row,
+                due,
+                sweep=sweep,
+                has_news=self._has_news,
+                record=self._record_pieces,
+            )
         pending = [
             Pending(path=item.path, want=_WANT_OF[item.scope], since=item.since) for item in due
         ]
@@ -84,10 +97,8 @@ class OpenWork:
             owned=bool(row.owned),
             compare=due[0].compare,
             allow_delete=all(item.since <= row.allow_delete for item in due),
-            again=due[0].reason is WorkReason.RETRY,
-            live=due[0].reason in _SINGLE | {WorkReason.LINKS, WorkReason.MOVE},
-            # What was empty at first contact has nothing beside the Tree to look for.
-            find_extraneous=not (row.owned and due[0].reason is WorkReason.BOOTSTRAP),
+            again=due[0].reason in {WorkReason.RETRY, WorkReason.AUDIT},
+            live=due[0].reason is not WorkReason.AUDIT,
             sweep=sweep,
         )
         by_path = {item.path: item for item in pending}
@@ -110,18 +121,41 @@ class OpenWork:
         )
         return delivered
 
+    def _record_pieces(
+        self,
+        rows: Sequence[Work],
+        delivered: Delivered,
+        pending: Sequence[Pending],
+        gain: Gain,
+    ) -> None:
+        by_path = {item.path: item for item in pending}
+        again = self.left_by(
+            delivered, by_path, request=rows[0].request, compare=Compare.ATTRIBUTES
+        )
+        self._state.record(
+            self._key,
+            BatchRecord(
+                work_added=again,
+                work_done=[item.id for item in rows],
+                deleted_entries=self._budget.take_deleted(),
+                gain=gain,
+            ),
+        )
+
     def left_by(
         self,
         delivered: Delivered,
         pending: dict[bytes, Pending],
         known: dict[bytes, Work] | None = None,
         request: str = "",
+        compare: Compare = Compare.CONTENT,
     ) -> list[Work]:
         """The rows for what a Batch left open: failed paths, and files with names unknown yet.
 
-        `known`: the rows that the Batch came from. Changes nothing.
+        `known`: the rows that the Batch came from. `compare`: how the others are compared then.
+        Changes nothing.
         """
-        rows = self._failed_rows(delivered, pending, known or {}, request)
+        rows = self._failed_rows(delivered, pending, known or {}, request, compare)
         return rows + self._link_rows(delivered, pending)
 
     def _failed_rows(
@@ -130,6 +164,7 @@ class OpenWork:
         pending: dict[bytes, Pending],
         known: dict[bytes, Work],
         request: str,
+        compare: Compare,
     ) -> list[Work]:
         """A work row for each path that failed, with its own back-off."""
         rows = []
@@ -142,7 +177,7 @@ class OpenWork:
                 Work(
                     path=path,
                     scope=failed.scope,
-                    compare=before.compare if before else Compare.CONTENT,
+                    compare=before.compare if before else compare,
                     reason=WorkReason.RETRY,
                     since=since,
                     request=before.request if before else request,

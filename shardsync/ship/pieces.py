@@ -14,10 +14,12 @@ from shardsync.journal.plan import covers
 from shardsync.model import Scope
 
 _MOST_PIECES = 1024
-_LEAST_PIECES = 4
+_MOST_WANTED = 128
+_LEAST_WANTED = 4
 _MOST_READ = 4096
 """Directories that are read for the cut; it does not go deeper then."""
-_DIRECTORIES_EACH = 64
+_LEAST_NAME = b"\x01"
+_DIRECTORIES_EACH = 512
 
 FoldersIn = Callable[[bytes], list[bytes]]
 """Names of the directories directly in one that the Node takes, in order; none if unreadable."""
@@ -49,7 +51,7 @@ class Piece:
 
 def wanted_pieces(directories: int) -> int:
     """How many pieces a Tree of so many directories is worth: each costs a row, some a run."""
-    return max(_LEAST_PIECES, min(_MOST_PIECES, directories // _DIRECTORIES_EACH))
+    return max(_LEAST_WANTED, min(_MOST_WANTED, directories // _DIRECTORIES_EACH))
 
 
 def split(top: bytes, *, folders: FoldersIn, wanted: int) -> list[Piece]:
@@ -111,7 +113,8 @@ def _together(level: list[tuple[bytes, list[bytes]]]) -> Iterator[Piece]:
             yield Piece(
                 path=folder,
                 scope=Scope.TREE,
-                first=names[start],
+                # What comes to lie before the first name meanwhile is in the first range.
+                first=names[start] if start else _LEAST_NAME,
                 beyond=b"".join(names[start + each : start + each + 1]),
             )
 

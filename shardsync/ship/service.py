@@ -29,6 +29,7 @@ from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
 from shardsync.ship.big_files import BigFiles
 from shardsync.ship.command import Capabilities
+from shardsync.ship.comparing import Comparing
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivery
 from shardsync.ship.first_contact import Fingerprint, FirstContact
@@ -469,6 +470,18 @@ class SyncService:
             clock=self._clock,
             log=log,
         )
+        comparing = Comparing(
+            key=node.key,
+            state=self._state,
+            delivery=delivery,
+            transport=transport,
+            view=view,
+            journals=tree.journals,
+            subtree=node.subtree,
+            is_excluded=path_filter.excludes,
+            clock=self._clock,
+            log=log,
+        )
         first_contact = FirstContact(
             node=node,
             journals=tree.journals,
@@ -490,6 +503,7 @@ class SyncService:
             journals=tree.journals,
             state=self._state,
             delivery=delivery,
+            comparing=comparing,
             first_contact=first_contact,
             links=tree.links,
             budget=budget,

@@ -21,6 +21,7 @@ from shardsync.log import Log
 from shardsync.model import NodeState
 from shardsync.ship.backlog import Slice, SliceSize, read_slice
 from shardsync.ship.big_files import BigFiles
+from shardsync.ship.comparing import Comparing
 from shardsync.ship.condition import NodeCondition
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery, NodeTrouble, RootLost
@@ -49,6 +50,7 @@ class Syncer:
         journals: TreeJournals,
         state: StateWriter,
         delivery: Delivery,
+        comparing: Comparing,
         first_contact: FirstContact,
         links: HardLinks,
         budget: DeletionBudget,
@@ -95,8 +97,10 @@ class Syncer:
             key=node.key,
             state=state,
             delivery=delivery,
+            comparing=comparing,
             links=links,
             budget=budget,
+            has_news=self._news.is_set,
             clock=clock,
             log=log,
         )
@@ -169,10 +173,7 @@ class Syncer:
             return Tick(did=Did.CONTACTED)
         if not row.contacted:
             return await self._contact()
-        if row.attempts:
-            # Whatever the outage was, the Node may have come back as another machine.
-            await self._first_contact.look_again()
-            self._condition.reached(row)
+        await self._meet_again(row)
         cursors = self._led_on(self._state.read.cursors(self.key))
         if isinstance(cursors, Tick):
             return cursors
@@ -210,6 +211,13 @@ class Syncer:
         age_us = self._clock.wall_us() - unread.newest
         is_fresh = 0 <= age_us < _HALF_SECONDS * 1_000_000
         return is_fresh and has_halves(unread.pending.values())
+
+    async def _meet_again(self, row: NodeRow) -> None:
+        """Whatever the outage was, of the Node or ours, it may be another machine by now."""
+        if row.attempts or not self._first_contact.has_looked:
+            await self._first_contact.look_again()
+        if row.attempts:
+            self._condition.reached(row)
 
     def _rest(self, row: NodeRow, cursors: dict[str, Cursor], unread: Slice) -> Tick:
         """Nothing is to be done now: keep the record in order."""

@@ -84,6 +84,16 @@ class NodeView:
             for entry in self._entries(b"")
         ]
 
+    def folders(self, path: bytes) -> list[bytes]:
+        """Names of the directories directly in `path`, in order. Raises OSError.
+
+        Files are passed over one by one: there may be a million.
+        """
+        with self._scanned(path) as entries:
+            return sorted(
+                os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)
+            )
+
     def count_entries(self, below: bytes = b"") -> int:
         """How many entries it, or a folder in it, has at all depths: seconds for a million."""
         count = 0
@@ -151,6 +161,11 @@ class NodeView:
         return found
 
     def _entries(self, folder: bytes) -> list[os.DirEntry[str]]:
+        with self._scanned(folder) as entries:
+            return list(entries)
+
+    @contextlib.contextmanager
+    def _scanned(self, folder: bytes) -> Iterator[Iterator[os.DirEntry[str]]]:
         below = b"/".join(part for part in (self._subtree, folder) if part)
         descriptor = self.root.guard.open_below(below)
         try:
@@ -160,6 +175,6 @@ class NodeView:
             os.close(descriptor)
         try:
             with os.scandir(reader) as entries:
-                return list(entries)
+                yield entries
         finally:
             os.close(reader)

@@ -23,6 +23,7 @@ from shardsync.log import Log
 from shardsync.model import NodeState, Scope
 from shardsync.ship.big_files import BigFiles
 from shardsync.ship.command import Purpose
+from shardsync.ship.comparing import Comparing
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery
@@ -230,29 +231,43 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
     journals.follow(plan)
     budget = _budget(state, clock, DeleteLimit(entries=5, share=None))
     links = HardLinks(tree="main", view=view, state=state, clock=clock, log=log)
+    slots = RsyncSlots(limit=1, observer=Unobserved()).of(settings.key)
+    delivery = Delivery(
+        node=settings,
+        transport=node,
+        view=view,
+        is_excluded=lambda _path, _is_dir: False,
+        has_excludes=False,
+        budget=budget,
+        limits=SyncSettings(),
+        slots=slots,
+        links=links,
+        mover=Mover(
+            transport=node,
+            sharing=Sharing(key=settings.key, state=state, clock=clock),
+            slots=slots,
+            filters_below=lambda _path: (),
+            is_divided=lambda _path: False,
+            may_link=True,
+            log=log,
+        ),
+        log=log,
+    )
     return Syncer(
         node=settings,
         journals=journals,
         state=state,
-        delivery=Delivery(
-            node=settings,
+        delivery=delivery,
+        comparing=Comparing(
+            key=KEY,
+            state=state,
+            delivery=delivery,
             transport=node,
             view=view,
+            journals=journals,
+            subtree="",
             is_excluded=lambda _path, _is_dir: False,
-            has_excludes=False,
-            budget=budget,
-            limits=SyncSettings(),
-            slots=RsyncSlots(limit=1, observer=Unobserved()).of(settings.key),
-            links=links,
-            mover=Mover(
-                transport=node,
-                sharing=Sharing(key=settings.key, state=state, clock=clock),
-                slots=RsyncSlots(limit=1, observer=Unobserved()).of(settings.key),
-                filters_below=lambda _path: (),
-                is_divided=lambda _path: False,
-                may_link=True,
-                log=log,
-            ),
+            clock=clock,
             log=log,
         ),
         first_contact=FirstContact(
@@ -590,6 +605,7 @@ def test_a_directory_that_comes_back_while_it_is_deleted_is_emptied_of_the_old(
 
     async def work() -> None:
         syncer = _syncer(instance, state, clock, node)
+        clock.advance(1)
         await _until_idle(syncer)
         node.shipped.clear()
         node.compared.clear()
@@ -627,10 +643,10 @@ def test_what_a_killed_run_left_is_swept_with_the_batch_that_is_sent_again(
         node.compared.clear()
         node.extraneous = (b"d/.big.aB3dEf", b"d/.gone.aB3dEf", b"d/.other.aB3dEf", b"d/foreign")
         clock.advance(60)
-        node.shipped.append(([b"a", b"d"], []))  # what it lists: it lost nothing meanwhile
         assert (await syncer.tick()).did is Did.SHIPPED
-        assert node.compared == [[b"d"]]
-        assert node.shipped[1:] == [
+        # First whether it lost something meanwhile.
+        assert node.compared == [[b"", b"d"], [b"d"]]
+        assert node.shipped == [
             ([b"d/big"], [b"d/gone"]),
             ([], [b"d/.big.aB3dEf", b"d/.gone.aB3dEf"]),
         ]

@@ -118,4 +118,4 @@ def test_pieces_of_two_cuts_do_not_run_side_by_side() -> None:
 
 def test_the_number_of_pieces_follows_the_directories() -> None:
     """A small site is not cut into dust, a large one not left in lumps."""
-    assert [wanted_pieces(count) for count in (0, 1000, 10**6)] == [4, 15, 1024]
+    assert [wanted_pieces(count) for count in (0, 5000, 10**6)] == [4, 9, 128]

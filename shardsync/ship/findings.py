@@ -1,0 +1,156 @@
+"""What a comparison of some paths of a Node came to, looked at through the pinned root."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from shardsync.ship.command import Purpose
+from shardsync.ship.comparison import Comparison, Difference, What
+from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
+from shardsync.ship.janitor import Janitor
+from shardsync.ship.look import Looker, LookKind
+from shardsync.ship.outcome import Outcome
+from shardsync.ship.view import NodeView
+
+_DEADLINE_SECONDS = 6 * 3600.0
+_LOOK_AT_ONCE = 10_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """Differences, bounded but for what the Node alone has.
+
+    `changed`: paths that the Node lacks or has otherwise. `extraneous`: what it has and the Tree
+    has not, the shallowest only; `leftovers`: those of it that killed runs of ours left.
+    `has_deletions`: something on the Node would go. `is_cut`: there is more of `changed`.
+    """
+
+    changed: dict[bytes, None] = field(default_factory=dict)
+    extraneous: set[bytes] = field(default_factory=set)
+    leftovers: set[bytes] = field(default_factory=set)
+    unreadable: dict[bytes, str] = field(default_factory=dict)
+    has_deletions: bool = False
+    is_cut: bool = False
+    files: int = 0
+    file_bytes: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no difference at all."""
+        return not (self.changed or self.extraneous or self.unreadable)
+
+    @property
+    def count(self) -> int:
+        """How many paths differ."""
+        return len(self.changed) + len(self.extraneous) + len(self.unreadable)
+
+    def join(self, other: Findings) -> None:
+        """Add what another comparison found."""
+        self.changed.update(other.changed)
+        self.extraneous |= other.extraneous
+        self.leftovers |= other.leftovers
+        self.unreadable.update(other.unreadable)
+        self.has_deletions = self.has_deletions or other.has_deletions
+
+
+async def find(
+    transport: Shipping,
+    view: NodeView,
+    paths: Sequence[bytes],
+    *,
+    purpose: Purpose,
+    most: int,
+    known: frozenset[bytes] | None = None,
+) -> Findings:
+    """Compare, and stop at more than `most` that changed. Raises NodeTrouble, RootLost.
+
+    What lies above `paths` is none of it. `known`: these are levels, and of directories only
+    these count: the others are compared by themselves.
+    """
+    found = Findings()
+    beside: list[Difference] = []
+    tops = frozenset(paths)
+    async with transport.compare(
+        paths, purpose=purpose, deadline_seconds=_DEADLINE_SECONDS
+    ) as comparison:
+        async with contextlib.aclosing(_streamed(comparison)) as stream:
+            async for difference in stream:
+                _take(difference, found, beside, tops, known)
+                if len(beside) >= _LOOK_AT_ONCE:
+                    _look(view, beside, found)
+                if len(found.changed) > most:
+                    found.is_cut = True
+                    break
+        if not found.is_cut:
+            result = comparison.result
+            if result.outcome is Outcome.NOTHING or result.stopped_deletions:
+                raise NodeTrouble(result)
+            found.files, found.file_bytes = result.files, result.file_bytes
+            found.unreadable.update(
+                {path: f"cannot be compared: {why.reason}" for path, why in result.failed.items()}
+            )
+    _look(view, beside, found)
+    return found
+
+
+async def _streamed(comparison: Comparison) -> AsyncGenerator[Difference]:
+    async for difference in comparison:
+        yield difference
+
+
+def _take(
+    difference: Difference,
+    found: Findings,
+    beside: list[Difference],
+    tops: frozenset[bytes],
+    known: frozenset[bytes] | None,
+) -> None:
+    path = difference.path
+    if difference.what is What.EXTRANEOUS:
+        found.has_deletions = True
+        beside.append(difference)
+    elif difference.what is What.UNREADABLE or _is_above(path, tops):
+        # The first is told with its reason at the end.
+        return
+    elif known is None or not difference.is_directory or path in known:
+        found.changed[path] = None
+
+
+def _is_above(path: bytes, tops: frozenset[bytes]) -> bool:
+    """Whether rsync tells of `path` only because what was asked for lies in it."""
+    if path in tops or b"" in tops:
+        return False
+    above = path
+    while above:
+        above = above.rpartition(b"/")[0]
+        if above in tops:
+            return False
+    return True
+
+
+def _look(view: NodeView, beside: list[Difference], found: Findings) -> None:
+    """Keep of what the Node has beside the Tree only what the Tree really does not have."""
+    if not beside:
+        return
+    trouble = view.check()
+    if trouble is not None:
+        raise RootLost(trouble.message)
+    try:
+        with view.looking() as looker:
+            for difference in beside:
+                _judge(difference, looker, found)
+    except OSError as error:
+        raise RootLost(f"the tree cannot be read: {error.strerror}") from error
+    beside.clear()
+
+
+def _judge(difference: Difference, looker: Looker, found: Findings) -> None:
+    seen = looker.look(difference.path)
+    if seen.kind is LookKind.MISSING:
+        found.extraneous.add(difference.path)
+        if Janitor(look=looker.look).is_leftover(difference):
+            found.leftovers.add(difference.path)
+    elif seen.kind is LookKind.MISSING_ANCESTOR:
+        found.extraneous.add(seen.ancestor)

@@ -1,0 +1,41 @@
+"""Which differences of a Node are to be expected while Changes are on their way to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardsync.ship.explained import Explained
+from shardsync.ship.fold import Want
+
+
+@pytest.mark.parametrize(
+    ("pending", "want", "path", "is_explained"),
+    [
+        (b"d/f", Want.CONTENT, b"d/f", True),
+        (b"d/f", Want.CONTENT, b"d/g", False),
+        (b"d/e/f", Want.CONTENT, b"d", True),
+        (b"d", Want.CONTENT, b"d/f", False),
+        (b"d", Want.TREE, b"d/e/f", True),
+        (b"d", Want.TREE, b"da", False),
+        (b"d", Want.LISTING, b"d/f", True),
+        (b"d", Want.LISTING, b"d/e/f", False),
+        (b"", Want.LISTING, b"f", True),
+        (b"", Want.LISTING, b"d/f", False),
+        (b"", Want.TREE, b"d/f", True),
+        (b"d", Want.ATTRIBUTES, b"d/f", False),
+    ],
+)
+def test_what_is_pending_explains_no_more_than_it_must(
+    pending: bytes, want: Want, path: bytes, *, is_explained: bool
+) -> None:
+    """Too much, and a Node that lost its files passes for one that is merely behind."""
+    explained = Explained()
+    explained.add(pending, want)
+    assert explained.explains(path) is is_explained
+
+
+def test_more_than_can_be_read_explains_everything() -> None:
+    """Rather no word than a false one."""
+    explained = Explained()
+    explained.is_cut = True
+    assert explained.explains(b"any")
