@@ -14,6 +14,7 @@ from shardsync.cli.output import counted
 from shardsync.cli.scanning import scan_figures, scan_words
 from shardsync.clock import rfc3339
 from shardsync.escape import printable, printable_text
+from shardsync.journal.records import Round
 from shardsync.model import NodeState, ShardState, TreeState
 from shardsync.observe.status import NodeStatus, ShardStatus, Status, TreeStatus
 from shardsync.units import human_bytes, human_duration
@@ -44,7 +45,7 @@ def tables(status: Status, now_us: int, paces: Mapping[str, float] = NO_PACES) -
             Text(_ago(shard.watermark_us, now_us)),
             Text(_note(shard)),
         )
-    nodes = _table("node", "state", "lag", "changes", "retry", "last success", "note")
+    nodes = _table("node", "state", "lag", "changes", "retry", "last success", "verified", "note")
     several = len(status.trees) > 1
     for node in status.nodes:
         nodes.add_row(
@@ -54,6 +55,7 @@ def tables(status: Status, now_us: int, paces: Mapping[str, float] = NO_PACES) -
             Text(_number(node.lag_changes)),
             Text(_number(node.retry_paths)),
             Text(_ago(node.last_success_us, now_us)),
+            Text(_ago(node.verified_us, now_us)),
             Text(_node_note(node)),
         )
     heads = [
@@ -73,9 +75,11 @@ def _bars(status: Status, paces: Mapping[str, float]) -> Iterable[RenderableType
             words = scan_words(scan_figures([shard]), paces.get(shard.id, 0.0))
             grid.add_row(Text(f"scan {shard.id}"), bar, Text(f"{shard.scan_ratio:.0%}  {words}"))
     for node in status.nodes:
-        if node.state is NodeState.BOOTSTRAPPING:
+        if node.compared is not None or node.state is NodeState.BOOTSTRAPPING:
             bar = ProgressBar(total=1.0, completed=node.progress, width=_BAR_WIDTH)
-            grid.add_row(Text(f"bootstrap {node.name}"), bar, Text(f"{node.progress:.0%}"))
+            word = "bootstrap" if node.state is NodeState.BOOTSTRAPPING else "reconcile"
+            figures = f"{node.progress:.0%}  {round_words(node.compared)}"
+            grid.add_row(Text(f"{word} {node.name}"), bar, Text(figures))
     return [Text(), grid] if grid.rows else []
 
 
@@ -96,7 +100,8 @@ def lines(status: Status) -> Iterable[str]:
         yield printable_text(
             f"node {node.tree}/{node.name} {_node_state(node)} lag={lag}"
             f" changes={_number(node.lag_changes)} retry={_number(node.retry_paths)}"
-            f" last_success={rfc3339(node.last_success_us) or '-'} {_node_note(node)}".rstrip()
+            f" last_success={rfc3339(node.last_success_us) or '-'}"
+            f" verified={rfc3339(node.verified_us) or '-'} {_node_note(node)}".rstrip()
         )
 
 
@@ -153,6 +158,8 @@ def _tree_note(tree: TreeStatus) -> str:
 
 def _node_note(node: NodeStatus) -> str:
     notes = []
+    if node.compared is not None:
+        notes.append(f"compared {node.compared.ratio:.0%}: {round_words(node.compared)}")
     if node.paused_until_us is not None and node.state is NodeState.PAUSED:
         notes.append(f"paused until {rfc3339(node.paused_until_us)}")
     if node.window:
@@ -180,6 +187,17 @@ def _retries(node: NodeStatus) -> str:
     ]
     more = (node.retry_paths or 0) - len(told)
     return ", ".join([*told, *([f"and {more} more"] if more > 0 else [])])
+
+
+def round_words(found: Round | None) -> str:
+    """`12,000 paths, 1.4 GiB looked at, 20.0 MiB sent, 3m05s left`, as far as it is known."""
+    if found is None:
+        return ""
+    words = [f"{counted(found.paths, 'path')}, {human_bytes(found.bytes)} looked at"]
+    words.append(f"{human_bytes(found.sent_bytes)} sent")
+    if found.eta_seconds is not None:
+        words.append(f"{human_duration(found.eta_seconds)} left")
+    return ", ".join(words)
 
 
 def _number(number: int | None) -> str:

@@ -221,6 +221,16 @@ _NODE_GAUGES: tuple[tuple[str, str, _NodeFigure], ...] = (
         lambda node: (node.last_success_us or 0) / 1_000_000,
     ),
     (
+        "shardsync_node_verified_timestamp_seconds",
+        "All of the Node was compared, and repaired, since this Unix time; 0 where never.",
+        lambda node: (node.verified_us or 0) / 1_000_000,
+    ),
+    (
+        "shardsync_node_audit_progress_ratio",
+        "How much of the audit's round is done; 1 between rounds.",
+        lambda node: 1.0 if node.audit is None else node.audit.ratio,
+    ),
+    (
         "shardsync_retry_paths",
         "Paths that failed and are tried again.",
         lambda node: node.retry_paths,

@@ -18,7 +18,7 @@ from shardsync.errors import StateUnusable
 from shardsync.journal.plan import Plan, PlannedShard, read_plan
 from shardsync.journal.progress import Progress
 from shardsync.journal.reader import JournalReader
-from shardsync.journal.records import NodeKey, NodeRow
+from shardsync.journal.records import NodeKey, NodeRow, RoundKind
 from shardsync.journal.state_reader import StateReader
 from shardsync.layout import StateDirectory
 from shardsync.model import NodeState, ShardState
@@ -255,11 +255,15 @@ class StatusReader:
             progress=row.progress,
             foreign_paths=row.foreign_paths,
             paused_until_us=row.paused_until,
+            verified_us=row.verified_at,
         )
         with contextlib.suppress(StateUnusable):
             # The Shard's own line, or `problems`, says what cannot be read.
             work_rows, retries, since = self._database.work_summary(key)
-            found = replace(found, retry_paths=retries, retries=self._retries(key, retries))
+            found = replace(
+                found,
+                retry_paths=retries,
+                retries=self._retries(key, retries),
             lag = Lag(changes=work_rows, oldest_us=since).plus(
                 meter.of_node(plan.of_tree(row.tree), self._database.cursors(key))
             )

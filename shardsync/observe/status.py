@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from shardsync.clock import rfc3339
 from shardsync.errors import NodesFailed, NotRunning
 from shardsync.escape import printable_text
+from shardsync.journal.records import Round
 from shardsync.model import EpochReason, NodeState, ShardState, TreeState
 
 SCANNING_STATES = frozenset({ShardState.STARTING, ShardState.SCANNING})
@@ -74,7 +75,9 @@ class NodeStatus:
     """One Node. Figures are None where unknown. Times in Unix microseconds.
 
     `progress`: how much of a bootstrap or reconcile is done, 0 to 1. `window`: that of the
-    settings which holds at this hour, in words.
+    settings which holds at this hour, in words. `compared`: the figures of a comparison that is
+    open; `audit`: of the audit's round. `verified_us`: all of the Node was compared and repaired
+    since then.
     """
 
     tree: str
@@ -92,6 +95,9 @@ class NodeStatus:
     foreign_paths: int = 0
     paused_until_us: int | None = None
     window: str = ""
+    compared: Round | None = None
+    audit: Round | None = None
+    verified_us: int | None = None
 
     @property
     def is_well(self) -> bool:
@@ -202,6 +208,25 @@ def _node_document(node: NodeStatus) -> dict[str, object]:
         "retry_paths": node.retry_paths,
         "last_success": rfc3339(node.last_success_us),
         "last_error": _text(node.last_error),
+        "verified_at": rfc3339(node.verified_us),
+        "progress": _round_document(node.compared),
+        "audit": _round_document(node.audit),
+    }
+
+
+def _round_document(found: Round | None) -> dict[str, object] | None:
+    """How far a comparison is. `paths`, `bytes`: looked at; `sent_bytes`: put on the wire."""
+    if found is None:
+        return None
+    eta = found.eta_seconds
+    return {
+        "began_at": rfc3339(found.began_at),
+        "ratio": round(found.ratio, 4),
+        "paths": found.paths,
+        "bytes": found.bytes,
+        "sent_bytes": found.sent_bytes,
+        "differences": found.differences,
+        "eta_seconds": None if eta is None else round(eta, 1),
     }
 
 

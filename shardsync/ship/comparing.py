@@ -273,18 +273,14 @@ class Comparing:
 
     async def _frame(self, rows: list[Work], slice_: _Slice) -> None:
         """The directories above the pieces, whose times those spoiled; and single paths."""
-        paths = [item.path for item in rows]
         compared = self._state.read.round(self._key, RoundKind.COMPARE)
-        is_untouched = compared is not None and not compared.differences
-        folders = [
-            item
-            for item in rows
-            if is_untouched and self._view.look(item.path).kind is LookKind.DIRECTORY
-        ]
-        if len(folders) == len(paths):
+        folders = [item for item in rows if self._view.look(item.path).kind is LookKind.DIRECTORY]
+        are_folders = len(folders) == len(rows)
+        if are_folders and compared is not None and not compared.differences:
             self._finish(_Done(rows=rows, delivered=Delivered()), slice_)
             return
-        found = Findings(changed=dict.fromkeys(paths), has_deletions=True)
+        paths = dict.fromkeys(item.path for item in rows)
+        found = Findings(changed=paths, has_deletions=not are_folders)
         slice_.open.append(_Done(rows=rows, delivered=Delivered(), found=found))
 
     async def _find(
