@@ -106,6 +106,9 @@ def test_json_is_the_contract_to_the_letter(
                 "retry_paths": 0,
                 "last_success": "2023-11-14T22:13:20.000009Z",
                 "last_error": None,
+                "verified_at": None,
+                "progress": None,
+                "audit": None,
             }
         ],
     }
@@ -159,6 +162,9 @@ def test_status_prints_before_the_first_start(
                 "retry_paths": None,
                 "last_success": None,
                 "last_error": None,
+                "verified_at": None,
+                "progress": None,
+                "audit": None,
             }
         ],
     }
