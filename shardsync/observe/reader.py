@@ -264,6 +264,9 @@ class StatusReader:
                 found,
                 retry_paths=retries,
                 retries=self._retries(key, retries),
+                compared=self._database.round(key, RoundKind.COMPARE),
+                audit=self._database.round(key, RoundKind.AUDIT),
+            )
             lag = Lag(changes=work_rows, oldest_us=since).plus(
                 meter.of_node(plan.of_tree(row.tree), self._database.cursors(key))
             )
