@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -161,6 +161,7 @@ class Delivery:
         view: NodeView,
         is_excluded: IsExcluded,
         has_excludes: bool,
+        known_foreign: Callable[[], frozenset[bytes] | None],
         budget: DeletionBudget,
         limits: SyncSettings,
         slots: contextlib.AbstractAsyncContextManager[None],
@@ -176,6 +177,7 @@ class Delivery:
         self._view = view
         self._is_excluded = is_excluded
         self._has_excludes = has_excludes
+        self._known_foreign = known_foreign
         self._budget = budget
         self._limits = limits
         self._slots = slots
@@ -183,6 +185,7 @@ class Delivery:
         self._log = log
         self._entries_allowed = 0
         self._mounts: tuple[tuple[bytes, int], ...] | None = None
+        self._was_cut_off = False
 
     async def deliver(
         self,
@@ -213,6 +216,7 @@ class Delivery:
         self._check_root()
         self._mounts = self._view.root.guard.mount_numbers
         self._entries_allowed = 0
+        self._was_cut_off = False
         delivered = Delivered()
         with self._looking() as looker:
             plan = plan_batch(pending, look=looker.look, is_excluded=self._is_excluded)
@@ -239,9 +243,9 @@ class Delivery:
             plan.trees.pop(path, None)
         if find_extraneous and (plan.trees or plan.listings):
             await self._remove_extraneous(plan, delivered, owned=owned, allow_delete=allow_delete)
-        if sweep:
+        if sweep or self._was_cut_off:
             trees = () if owned and find_extraneous else plan.trees
-            await self._sweep(plan, trees, delivered, allow_delete=allow_delete)
+            await self._sweep(plan, trees, delivered, owned=owned, allow_delete=allow_delete)
         return delivered
 
     async def ship_whole(
@@ -441,21 +445,26 @@ class Delivery:
         trees: Iterable[bytes],
         delivered: Delivered,
         *,
+        owned: bool,
         allow_delete: bool,
     ) -> None:
-        """Delete what killed runs of ours left beside these paths and below `trees`."""
-        if not self._node.delete:
+        """Delete what killed runs of ours left beside these paths and below `trees`.
+
+        On a Node that is not owned, not before all that is foreign there is known.
+        """
+        foreign = frozenset[bytes]() if owned else self._known_foreign()
+        if not self._node.delete or foreign is None:
             return
         sent = {*plan.content, *plan.attributes, *plan.gone}
         beside = {path.rpartition(b"/")[0] for path in sent}
         folders = self._directories(beside - {b""}) + sorted(beside & {b""})
-        found: list[Difference] = []
+        found: dict[Purpose, list[Difference]] = {}
         for paths, purpose in (
             (folders, Purpose.COMPARE_LISTING),
             (list(trees), Purpose.COMPARE),
         ):
             if paths:
-                found += [
+                found[purpose] = [
                     difference
                     async for difference in differences(self._transport, paths, purpose=purpose)
                     if difference.what is What.EXTRANEOUS
@@ -463,8 +472,16 @@ class Delivery:
                 ]
         self._check_root()
         with self._looking() as looker:
-            janitor = Janitor(look=looker.look, listed=sent)
-            left = {item.path for item in found if janitor.is_leftover(item)}
+            left = set()
+            for purpose, extraneous in found.items():
+                janitor = Janitor(
+                    look=looker.look,
+                    listed=sent,
+                    foreign=foreign,
+                    only_listed=not owned and purpose is Purpose.COMPARE_LISTING,
+                    is_owned=owned,
+                )
+                left |= {item.path for item in extraneous if janitor.is_leftover(item)}
         delivered.foreign = [path for path in delivered.foreign if path not in left]
         if left:
             self._log.info("leftovers.swept", count=len(left), example=min(left))
@@ -519,6 +536,7 @@ class Delivery:
                 max_delete=self._brake(moved_entries),
                 beside=beside,
             )
+        self._was_cut_off |= result.cut_off
         if result.outcome is Outcome.NOTHING:
             await self._halve(paths, gone, purpose, delivered, result, beside=beside)
             return

@@ -4,7 +4,8 @@ An rsync that dies of SIGKILL, or whose connection is cut, leaves its temporary
 file in a folder that a web server serves. Such a name is swept only if the tree
 has, or a listed path is, the NAME that it was made for, and the tree does not have
 the leftover itself: `.htaccess.backup` and `.eslintrc.config` have the same
-form. What is found is deleted by name, through the normal path.
+form. On a Node that is not owned only a NAME that was just sent again counts, and never
+what was there before we came. What is found is deleted by name, through the normal path.
 """
 
 from __future__ import annotations
@@ -49,18 +50,31 @@ class Janitor:
     """Judges what a comparison of one Node calls extraneous.
 
     `look`: what a path holds in the tree, through the pinned root. `listed`: paths
-    that were sent, of which the tree may have none any more.
+    that were sent, of which the tree may have none any more. `foreign`: never ours.
+    `only_listed`: what the tree merely has proves nothing, as on a Node that is not owned.
+    `is_owned`: what is beside the tree goes anyway, so any six letters do behind a listed NAME.
     """
 
     def __init__(
-        self, *, look: Callable[[bytes], Look], listed: Container[bytes] = frozenset()
+        self,
+        *,
+        look: Callable[[bytes], Look],
+        listed: Container[bytes] = frozenset(),
+        foreign: Container[bytes] = frozenset(),
+        only_listed: bool = False,
+        is_owned: bool = False,
     ) -> None:
         self._look = look
         self._listed = listed
+        self._foreign = foreign
+        self._only_listed = only_listed
+        self._is_owned = is_owned
 
     def is_leftover(self, difference: Difference) -> bool:
         """Whether this extraneous path may be deleted as a leftover of ours."""
         if difference.what is not What.EXTRANEOUS or not difference.path:
+            return False
+        if difference.path in self._foreign:
             return False
         folder, _, name = difference.path.rpartition(b"/")
         if difference.is_directory:
@@ -72,11 +86,14 @@ class Janitor:
         stem = temporary_stem(name)
         if not stem or len(stem) >= _LONG_STEM:
             return False
+        names = (prefix + stem, prefix + b"." + stem)
+        is_listed = any(path in self._listed for path in names)
         # A word like `backup` is a suffix that people write; mkstemp's letters are mixed.
         if _RANDOM.fullmatch(name[-6:]) is None:
-            return False
-        names = (prefix + stem, prefix + b"." + stem)
-        return any(path in self._listed or self._look(path).kind in _MADE for path in names)
+            return is_listed and self._is_owned
+        if is_listed:
+            return True
+        return not self._only_listed and any(self._look(path).kind in _MADE for path in names)
 
     def _is_absent(self, path: bytes) -> bool:
         return self._look(path).kind in _ABSENT

@@ -68,7 +68,8 @@ class RunResult:
     says it put on the wire, 0 if it died. `files`, `file_bytes`: all that it looked at here.
     `failed`: what has to be tried again.
     `vanished`: gone while it ran (a Change of their own will come). `warm`: it had been
-    started ahead. `message`: for `last_error`, "" if all went well.
+    started ahead. `cut_off`: an rsync before it died with the same list in hand, and may
+    have left a file of ours. `message`: for `last_error`, "" if all went well.
     """
 
     exit_code: int | None
@@ -88,6 +89,7 @@ class RunResult:
     stopped_deletions: bool = False
     seconds: float = 0.0
     warm: bool = False
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ from shardsync.errors import ShardsyncError, StateUnusable
 from shardsync.journal.locks import is_held
 from shardsync.journal.plan import Plan, read_plan
 from shardsync.journal.reader import JournalReader
-from shardsync.journal.records import NodeKey
+from shardsync.journal.records import NodeKey, WorkReason
+from shardsync.journal.state_reader import StateReader
 from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
@@ -440,6 +441,7 @@ class SyncService:
             view=view,
             is_excluded=path_filter.excludes,
             has_excludes=bool(path_filter.rsync_arguments()),
+            known_foreign=lambda: _known_foreign(self._state.read, node.key),
             budget=budget,
             limits=self._settings.sync,
             slots=slots.of(node.key),
@@ -673,6 +675,14 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _known_foreign(state: StateReader, key: NodeKey) -> frozenset[bytes] | None:
+    """What is kept on a Node that is not owned; None while it is still being compared."""
+    comparing = {WorkReason.BOOTSTRAP, WorkReason.RECONCILE}
+    if not comparing.isdisjoint(state.work_reasons(key)):
+        return None
+    return frozenset(state.foreign_paths(key))
 
 
 def _known(text: str) -> RootIdentity | None:

@@ -485,7 +485,7 @@ class NodeTransport:
             deadline_seconds -= result.seconds
             if result.trouble not in _WARM_TROUBLES or deadline_seconds <= 0:
                 return result
-        return await self._run(
+        result = await self._run(
             purpose,
             paths,
             gone=gone,
@@ -493,6 +493,7 @@ class NodeTransport:
             max_delete=max_delete,
             on_line=on_line,
         )
+        return result if warm is None else replace(result, cut_off=True)
 
     async def _ship_filtered(
         self,
@@ -556,6 +557,8 @@ class NodeTransport:
         lost: int | None = self._lost_masters
         while True:
             result = await once()
+            if lost is None:
+                result = replace(result, cut_off=True)
             if result.trouble is Trouble.BUSY and self._is_daemon:
                 pause = next(pauses, None)
                 if pause is None:

@@ -238,6 +238,7 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
         view=view,
         is_excluded=lambda _path, _is_dir: False,
         has_excludes=False,
+        known_foreign=frozenset,
         budget=budget,
         limits=SyncSettings(),
         slots=slots,
