@@ -329,7 +329,7 @@ class Comparing:
                 find_extraneous=False,
             )
             _add(total, delivered)
-        if slice_.sweep and found.leftovers:
+        if slice_.sweep and found.leftovers and row.owned:
             await self._sweep(found, total, allow=allow)
         for path, reason in found.unreadable.items():
             total.failed.setdefault(path, Failed(reason=reason, scope=Scope.TREE))
@@ -357,7 +357,10 @@ class Comparing:
         )
 
     async def _sweep(self, found: Findings, total: Delivered, *, allow: bool) -> None:
-        """What killed runs of ours left is no foreign file: it goes from every Node."""
+        """What killed runs of ours left goes from an owned Node.
+
+        On another it may be a user's, as what is foreign there is only being found out.
+        """
         left = [Pending(path=path, want=Want.CONTENT, since=0) for path in sorted(found.leftovers)]
         swept = await self._delivery.deliver(left, owned=True, allow_delete=allow, again=True)
         self._log.info("leftovers.swept", count=len(left), example=left[0].path)
