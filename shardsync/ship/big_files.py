@@ -77,7 +77,7 @@ class BigFiles:
         self._log = log
         self._task: asyncio.Task[None] | None = None
         self._in_flight = in_flight
-        self._more_than = more_than
+        self.more_than = more_than
         self._trouble: RunResult | None = None
         self._changed_again = False
 
@@ -86,9 +86,15 @@ class BigFiles:
         self._on_done = on_done
 
     def set_aside(
-        self, sizes: Mapping[bytes, int], pending: Mapping[bytes, Pending]
+        self,
+        sizes: Mapping[bytes, int],
+        pending: Mapping[bytes, Pending],
+        known: Mapping[bytes, Work] | None = None,
     ) -> list[Work]:
-        """The rows for what a Batch left to this lane. Record them with its Cursors."""
+        """The rows for what a Batch left to this lane. Record them with its Cursors.
+
+        `known`: the rows that the Batch came from, whose requests wait for these then.
+        """
         now = self._clock.wall_us()
         # The row of what is being sent is this very row: it must outlive that run.
         self._changed_again = self._changed_again or self._in_flight.path in sizes
@@ -99,6 +105,7 @@ class BigFiles:
                 compare=Compare.CONTENT,
                 reason=WorkReason.BIG,
                 since=pending[path].since if path in pending else now,
+                request=known[path].request if known and path in known else "",
             )
             for path in sizes
         ]
@@ -160,7 +167,7 @@ class BigFiles:
     def _sent(self, work: Work, before: Look, result: RunResult) -> None:
         after = self._view.look(work.path)
         is_same = (after.size, after.mtime_ns) == (before.size, before.mtime_ns)
-        is_big = after.kind is LookKind.FILE and after.size > self._more_than
+        is_big = after.kind is LookKind.FILE and after.size > self.more_than
         # A big file that was written meanwhile has a Change to come, or has its row again: the
         # look is not to send it in a Batch. One that is small now may have been shipped already.
         self._done(work, work.path if is_same or not is_big else work.path.rpartition(b"/")[0])

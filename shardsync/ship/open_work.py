@@ -5,6 +5,7 @@ The rows lie in state.db; the Cursors have moved on, and each row holds what is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from shardsync.clock import Clock
@@ -22,6 +23,7 @@ from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import Scope
 from shardsync.ship.backoff import Backoff
+from shardsync.ship.big_files import BigFiles
 from shardsync.ship.comparing import Comparing
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivered, Delivery
@@ -44,11 +46,13 @@ class OpenWork:
         delivery: Delivery,
         comparing: Comparing,
         links: HardLinks,
+        big_files: BigFiles,
         budget: DeletionBudget,
         has_news: Callable[[], bool],
         clock: Clock,
         log: Log,
     ) -> None:
+        self._big_files = big_files
         self._key = key
         self._state = state
         self._delivery = delivery
@@ -71,7 +75,7 @@ class OpenWork:
         return [
             item
             for item in due
-            if (item.reason, item.compare) == (due[0].reason, due[0].compare)
+            if _kind(item) == _kind(due[0])
             and (item.reason not in COMPARING or item.request == due[0].request)
         ]
 
@@ -100,12 +104,14 @@ class OpenWork:
             again=due[0].reason in {WorkReason.RETRY, WorkReason.AUDIT},
             live=due[0].reason is not WorkReason.AUDIT,
             sweep=sweep,
+            big_bytes=self._big_files.more_than if _may_be_set_aside(due[0]) else math.inf,
         )
         by_path = {item.path: item for item in pending}
         known = {item.path: item for item in due}
         requests = {item.request for item in due}
         request = due[0].request if len(requests) == 1 else ""
         again = self.left_by(delivered, by_path, known, request)
+        again += self._big_files.set_aside(delivered.set_aside, by_path, known)
         kept = {(item.path, item.scope) for item in again if item.reason is WorkReason.RETRY}
         self._state.record(
             self._key,
@@ -211,3 +217,16 @@ _WANT_OF = {
     Scope.TREE: Want.TREE,
     Scope.LISTING: Want.LISTING | Want.ATTRIBUTES,
 }
+
+
+def _kind(item: Work) -> tuple[WorkReason, Compare, bool]:
+    """What may go together in one run."""
+    return (item.reason, item.compare, _may_be_set_aside(item))
+
+
+def _may_be_set_aside(item: Work) -> bool:
+    """Whether a big file goes by the second lane: not what failed, as something is in its way, nor
+    what that lane had just looked at.
+    """
+    is_new = item.reason in {WorkReason.SETTLING, WorkReason.RETRY} and item.attempts == 0
+    return is_new and item.compare is Compare.CONTENT

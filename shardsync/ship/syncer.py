@@ -99,12 +99,12 @@ class Syncer:
             delivery=delivery,
             comparing=comparing,
             links=links,
+            big_files=big_files,
             budget=budget,
             has_news=self._news.is_set,
             clock=clock,
             log=log,
         )
-
         big_files.tell(self._big_file_done)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,12 @@ import pytest
 from shardsync.config.settings import SyncSettings
 from shardsync.errors import StateUnusable
 from shardsync.journal.records import WorkReason
+from shardsync.journal.requests import RequestKind, RequestState
 from shardsync.journal.state_reader import StateReader
 from shardsync.model import Kind, Scope
 from tests.support.compare import differences
-from tests.support.nodes import RsyncDaemon
+from tests.support.nodes import RsyncDaemon, Sshd
+from tests.support.shipping import answered, asked
 from tests.support.sync import Instance, Running, run, running
 
 KEY = ("main", "web2")
@@ -179,6 +182,50 @@ def test_a_pause_ends_the_big_file_s_rsync_and_a_resume_sends_it(instance: Insta
             await _converged(sync, instance)
 
     run(work)
+
+
+def test_a_replayed_big_file_goes_beside_too(instance: Instance) -> None:
+    """And the replay is answered once it is there, not when the small ones are."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            since = instance.journals[0].last_position
+            _make_big(instance)
+            await _converged(sync, instance)
+            (_node(instance) / "d" / "big").write_bytes(b"")
+            replay = await asked(sync, RequestKind.REPLAY, path=b"d", positions={"main-00": since})
+            await sync.until(_is_sending(instance))
+            answer = sync.state.read.answer(replay)
+            assert answer is not None
+            assert answer.state is RequestState.RUNNING
+            assert sync.state.read.work_reasons(KEY) == {WorkReason.BIG: 1}
+            answer = await answered(sync, replay)
+            assert answer.exit_code == 0
+            await _converged(sync, instance)
+
+    run(work)
+
+
+def test_a_node_that_takes_one_rsync_at_a_time_gets_big_files_all_the_same(
+    tmp_path: Path, instance: Instance
+) -> None:
+    """Behind rrsync, which refuses a second run: they take turns."""
+    if not shutil.which("rrsync"):
+        pytest.skip("no rrsync here")
+    node = tmp_path / "behind"
+    node.mkdir()
+    with Sshd(workspace=tmp_path, forced_command=f"rrsync -wo {node}") as sshd:
+        instance.nodes = [sshd.node(Path("/"), name=KEY[1])]
+
+        async def work() -> None:
+            async with running(instance) as sync:
+                await sync.followed(seconds=60)
+                _make_big(instance)
+                await sync.followed(seconds=60)
+                assert differences(instance.tree, node) == []
+
+        run(work)
 
 
 def _process(instance: Instance, daemon: RsyncDaemon) -> subprocess.Popen[bytes]:
