@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from shardsync.control.supervisord import ProgramState
+from shardsync.journal.plan import read_plan
+from shardsync.journal.reader import JournalReader
 from tests.support.instances import Instance, eventually, instance
 from tests.support.shipping import fill, names_below
 
@@ -42,10 +46,14 @@ def _write(
     made.config.write_text(text)
 
 
-def _reload(made: Instance, *words: str) -> tuple[int, str]:
+def _reload(made: Instance) -> tuple[int, str]:
+    return _command(made, "reload")
+
+
+def _command(made: Instance, *words: str) -> tuple[int, str]:
     """(exit code, all that it printed)."""
     done = subprocess.run(
-        [sys.executable, "-m", "shardsync.cli.main", "--config", made.config, "reload", *words],
+        [sys.executable, "-m", "shardsync.cli.main", "--config", made.config, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=120,
@@ -114,6 +122,36 @@ def test_the_trees_excludes_change_in_watchers_and_nodes(made: Instance) -> None
 
 
 @pytest.mark.timeout(180)
+def test_watchers_watch_what_the_tree_takes_in_and_no_more(tmp_path: Path) -> None:
+    """Started without a folder they have no watch in it; taken in, its Changes come; and back."""
+    with instance(tmp_path) as made:
+        fill(made.root, {"d0/page": "1", **{f"d1/{number}/page": "1" for number in range(20)}})
+        _write(made, tree='exclude = ["/d1/"]', web1=made.node)
+        assert made.lifecycle().up(made.settings()) is not None
+        eventually((made.node / "d0/page").exists)
+        eventually(lambda: _directories(made) == 2)
+        _write(made, web1=made.node)
+        assert _reload(made)[0] == 0
+        eventually(lambda: names_below(made.node) == names_below(made.root))
+        eventually(lambda: _directories(made) == 23)
+        fill(made.root, {"d1/7/page": "22"})
+        eventually(lambda: (made.node / "d1/7/page").read_text() == "22")
+        _write(made, tree='exclude = ["/d1/"]', web1=made.node)
+        assert _reload(made)[0] == 0
+        eventually(lambda: _directories(made) == 2)
+
+
+def _directories(made: Instance) -> int:
+    """How many directories the Watchers watch, all together."""
+    plan = read_plan(made.state.plan)
+    total = 0
+    for shard in plan.observing() if plan else ():
+        with contextlib.closing(JournalReader(made.state.journal(shard.id))) as reader:
+            total += reader.progress().directories
+    return total
+
+
+@pytest.mark.timeout(180)
 def test_a_wrong_file_changes_nothing_and_says_why(made: Instance) -> None:
     """By `reload`: exit 10 with key and remedy. By SIGHUP: each program says so and goes on."""
     good, pids = made.config.read_text(), _pids(made)
@@ -170,6 +208,27 @@ def test_a_tree_comes_and_goes(made: Instance) -> None:
     fill(docs, {"a/after": "1"})
     eventually((made.node / "d0/after").exists)
     assert not (node / "a/after").exists()
+
+
+@pytest.mark.timeout(180)
+def test_a_window_comes_and_goes_by_reload(made: Instance) -> None:
+    """Within its hours the Node pauses and status says so; without it the Node goes on."""
+    now = time.localtime()
+    hours = {"from": f"{now.tm_hour:02d}:00", "to": f"{(now.tm_hour + 2) % 24:02d}:00"}
+    window = "windows = [{ " + ", ".join(f'{k} = "{v}"' for k, v in hours.items())
+    _write(made, web1=made.node, node_more=window + ", paused = true }]")
+    assert _reload(made)[0] == 0
+    fill(made.root, {"d0/later": "1"})
+    eventually(
+        lambda: f"window {hours['from']}-{hours['to']} paused" in _command(made, "status")[1]
+    )
+    eventually(lambda: "node main/web1 paused" in _command(made, "status")[1])
+    assert not (made.node / "d0/later").exists()
+    code, said = _command(made, "flush")
+    assert (code, "not done: web1 (paused)" in said) == (14, True)
+    _write(made, web1=made.node)
+    assert _reload(made)[0] == 0
+    eventually((made.node / "d0/later").exists)
 
 
 def test_where_nothing_runs_there_is_nothing_to_reload(tmp_path: Path) -> None:
