@@ -38,10 +38,6 @@ def _not_yet(settings: Settings) -> Iterator[Problem]:
     message, remedy = "is accepted, but not acted on by this version", "nothing needs to be done"
     for callback in settings.callbacks:
         yield _warning(settings, f"callback.{callback.name}", message, remedy, None)
-    for node in settings.nodes:
-        if node.order:
-            key = f"node.{settings.called(node)}.order"
-            yield _warning(settings, key, message, remedy, node.order)
 
 
 def _unused(settings: Settings) -> Iterator[Problem]:

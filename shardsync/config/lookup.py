@@ -122,6 +122,7 @@ def _node(node: NodeSettings) -> Table:
         "delete": node.delete,
         "bandwidth": node.bandwidth,
         "order": node.order,
+        "order_first": list(node.order_first),
         "rsync_options": list(node.rsync_options),
         "password_file": "" if node.password_file is None else str(node.password_file),
         "ssh_options": list(node.ssh_options),

@@ -11,10 +11,16 @@ from shardsync.config.options import check_ssh_options
 from shardsync.config.problems import Place
 from shardsync.config.reader import Reader
 from shardsync.config.schema import NodeTable
-from shardsync.config.settings import NodeSettings, Target, TargetKind, TreeSettings
+from shardsync.config.settings import (
+    DEFAULT_ORDER_FIRST,
+    NodeSettings,
+    Target,
+    TargetKind,
+    TreeSettings,
+)
 from shardsync.config.source import Decoded, Tables
 from shardsync.config.target import hide_password, parse_target
-from shardsync.config.values import bandwidth, folder_below, name
+from shardsync.config.values import bandwidth, folder_below, name, order
 from shardsync.config.window_tables import parse_windows
 
 NOWHERE = Target(kind=TargetKind.LOCAL, path="")
@@ -54,7 +60,8 @@ class NodeResolver:
             include=tree.include if tree else (),
             delete=values.delete,
             bandwidth=self._merged_value(decoded, "bandwidth", bandwidth),
-            order=values.order,
+            order=self._merged_value(decoded, "order", order),
+            order_first=tuple(values.order_first) or DEFAULT_ORDER_FIRST,
             rsync_options=(
                 *self._tables.sync.table.rsync_options,
                 *defaults.table.rsync_options,
@@ -71,7 +78,7 @@ class NodeResolver:
         )
 
     def _check_options(self, decoded: Decoded[NodeTable], kind: TargetKind | None) -> None:
-        self._reader.check_patterns(decoded, "exclude", "only")
+        self._reader.check_patterns(decoded, "exclude", "only", "order_first")
         self._reader.check_rsync_options(decoded, kind)
         for refusal in check_ssh_options(decoded.table.ssh_options):
             self._reader.findings.refuse(decoded.place, "ssh_options", refusal)

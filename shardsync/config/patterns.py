@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable
 
 from shardsync.config.problems import Refusal
-from shardsync.config.settings import NodeSettings, TreeSettings
+from shardsync.config.settings import SAFE_ORDER, NodeSettings, TreeSettings
 from shardsync.config.wildmatch import Malformed, Pattern
 
 _CACHED_DIRECTORIES = 8192
@@ -60,6 +60,16 @@ def node_filter(node: NodeSettings) -> PathFilter:
     For an rsync whose source is ROOT/subtree/: `node_filter(node).rebased(subtree)`.
     """
     return PathFilter.compile(exclude=node.exclude, include=node.include, only=node.only)
+
+
+def first_filter(node: NodeSettings) -> PathFilter | None:
+    """What is sent before all else, for paths relative to the Tree's root: all it lets through.
+
+    None where a Node has no order. Beside `only` rsync cannot be told of it.
+    """
+    if node.order != SAFE_ORDER or not node.order_first:
+        return None
+    return PathFilter.compile(only=node.order_first)
 
 
 class PathFilter:

@@ -245,7 +245,23 @@ class NodeTable(Struct, forbid_unknown_fields=True, kw_only=True):
         bool, _key("`false`: nothing is ever deleted on the Node", False, "true/false")
     ] = True
     bandwidth: Annotated[Text, _key("the most bytes a second, with a unit", "5MiB", "size")] = ""
-    order: Annotated[Text, _key("accepted, not acted on yet", "assets-first")] = ""
+    order: Annotated[
+        Text,
+        _key(
+            '`"safe"`: what pages refer to is sent before them, and deletions come last; '
+            "see [publishing](publishing.md)",
+            "safe",
+        ),
+    ] = ""
+    order_first: Annotated[
+        Texts,
+        _key(
+            'what is sent first with `order = "safe"`, if not the usual style sheets, scripts, '
+            "images, fonts and media; patterns start from the Tree's root",
+            ["*.css", "*.js", "/img/"],
+            _PATTERNS,
+        ),
+    ] = []
     rsync_options: Annotated[
         Texts,
         _key(

@@ -16,6 +16,20 @@ DEFAULT_EXCLUDES = (".*.sw[a-p]", "*~", ".#*", "#*#")
 """Editors' own files: vim's swap, backups, Emacs's locks and auto-saves (`default_excludes`)."""
 
 
+DEFAULT_ORDER_FIRST = tuple(
+    f"*.{ending}"
+    for ending in (
+        *("css", "js", "mjs", "wasm", "map"),
+        *("png", "jpg", "jpeg", "gif", "webp", "avif", "svg", "ico"),
+        *("woff", "woff2", "ttf", "otf", "eot"),
+        *("mp3", "mp4", "webm"),
+    )
+)
+"""What pages refer to: sent before all else where `order` is SAFE_ORDER (`order_first`)."""
+
+SAFE_ORDER = "safe"
+
+
 class CallbackAfter(enum.StrEnum):
     """When a Callback learns of a Change."""
 
@@ -86,6 +100,7 @@ class NodeSettings:
     delete: bool = True
     bandwidth: str = ""
     order: str = ""
+    order_first: tuple[str, ...] = DEFAULT_ORDER_FIRST
     rsync_options: tuple[str, ...] = ()
     password_file: Path | None = None
     ssh_options: tuple[str, ...] = ()

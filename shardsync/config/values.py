@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shardsync import units
 from shardsync.config.problems import Refusal
-from shardsync.config.settings import DeleteLimit
+from shardsync.config.settings import SAFE_ORDER, DeleteLimit
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -55,6 +55,13 @@ def bounded(number: int, low: int, high: int) -> int:
     if not low <= number <= high:
         raise Refusal("is out of range", f"write a number from {low} to {high}")
     return number
+
+
+def order(text: str) -> str:
+    """How a Node's Changes are ordered within a Batch."""
+    if text not in {"", SAFE_ORDER}:
+        raise Refusal("is no order", f'write "{SAFE_ORDER}", or leave it out')
+    return text
 
 
 def bandwidth(text: str) -> str:

@@ -70,6 +70,11 @@ class BatchPlan:
         """Whether `path` goes from the Node with this Batch, by itself or with one above it."""
         return path in self.gone or any(above in self.gone for above in ancestors(path))
 
+    def forget(self, path: bytes) -> None:
+        """It is on the Node."""
+        self.content.pop(path, None)
+        self.siblings.discard(path)
+
     def flat(self) -> Iterator[bytes]:
         """What the flat, content-comparing run is handed: what is there, then what is gone."""
         yield from self.content
@@ -110,15 +115,18 @@ def _renamed(
     return distinct, moves
 
 
-def take_big(plan: BatchPlan, more_than: float) -> dict[bytes, int]:
+def take_big(
+    plan: BatchPlan, more_than: float, keep: Callable[[bytes], bool] = lambda _: False
+) -> dict[bytes, int]:
     """Take the files of more than so many bytes out of the plan; returns them with their sizes.
 
     Not those that stand where the Node may have a directory: what that held is counted first.
+    Nor those that are to be kept: they come first, however long it takes.
     """
     big = {
         path: plan.sizes[path]
         for path in plan.content
-        if plan.sizes.get(path, 0) > more_than and path not in plan.replaced
+        if plan.sizes.get(path, 0) > more_than and path not in plan.replaced and not keep(path)
     }
     for path in big:
         del plan.content[path]

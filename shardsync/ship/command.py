@@ -62,6 +62,10 @@ class Purpose(enum.Enum):
     """As TREE, compared by content."""
     TREE_ANEW = "tree_anew"
     """As TREE, every file written anew."""
+    TREE_FIRST = "tree_first"
+    """As TREE, of which the filters take only what is sent before all else."""
+    TREE_FIRST_CHECKSUM = "tree_first_checksum"
+    """As TREE_FIRST, compared by content."""
     MOVED = "moved"
     """A directory by itself, source and destination; what a basis has is not sent."""
     MOVED_CHECKSUM = "moved_checksum"
@@ -90,6 +94,7 @@ class Purpose(enum.Enum):
 
 
 FLAT = frozenset({Purpose.BATCH, Purpose.ATTRIBUTES, Purpose.CHECKSUM, Purpose.BIG_FILE})
+FIRST = frozenset({Purpose.TREE_FIRST, Purpose.TREE_FIRST_CHECKSUM})
 DRY = frozenset(
     {
         Purpose.COMPARE,
@@ -118,6 +123,8 @@ _COMPARED = {
     Purpose.TREE: ("-r", "--modify-window=-1"),
     Purpose.TREE_CHECKSUM: ("-r", "--checksum", "--modify-window=-1"),
     Purpose.TREE_ANEW: ("-r", "-I", "--modify-window=-1"),
+    Purpose.TREE_FIRST: ("-r", "--modify-window=-1"),
+    Purpose.TREE_FIRST_CHECKSUM: ("-r", "--checksum", "--modify-window=-1"),
     Purpose.MOVED: ("-r", "--modify-window=-1"),
     Purpose.MOVED_CHECKSUM: ("-r", "--checksum", "--modify-window=-1"),
     Purpose.COMPARE: ("-n", "-r", "--modify-window=-1"),

@@ -50,6 +50,11 @@ _FLAT_PURPOSE = {
 }
 
 
+_FIRST_PURPOSE = {
+    Purpose.TREE: Purpose.TREE_FIRST,
+    Purpose.TREE_CHECKSUM: Purpose.TREE_FIRST_CHECKSUM,
+}
+
 _DEADLINE_SECONDS = 6 * 3600.0
 """The longest that one run may take; one that makes no progress is ended much sooner."""
 _FEW_DELETIONS = 5_000
@@ -59,6 +64,11 @@ _WORTH_ENTRIES, _WORTH_BYTES = 200, 1024**2
 """A rename costs three starts of rsync; what is smaller is sent as soon."""
 _WHOLE = frozenset(_TREE_PURPOSE.values())
 _GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
+
+
+def _none(path: bytes) -> bool:
+    del path
+    return False
 
 
 class Shipping(Protocol):
@@ -168,11 +178,13 @@ class Delivery:
         links: HardLinks,
         mover: Mover,
         log: Log,
+        is_first: Callable[[bytes], bool] | None = None,
         in_flight: InFlight | None = None,
     ) -> None:
         self._node = node
         self._in_flight = in_flight or InFlight()
         self._mover = mover
+        self._is_first = is_first
         self._transport = transport
         self._view = view
         self._is_excluded = is_excluded
@@ -225,7 +237,7 @@ class Delivery:
         for path, reason in plan.unreadable.items():
             delivered.failed[path] = Failed(reason=reason, scope=Scope.TREE)
         self._spare(plan, delivered, owned=owned, live=live)
-        delivered.set_aside = take_big(plan, big_bytes)
+        delivered.set_aside = take_big(plan, big_bytes, keep=self._is_first or _none)
         if again or not live:
             plan.moves.clear()
         vacated = await self._vacated(plan)
@@ -234,6 +246,7 @@ class Delivery:
         if plan.has_root_files:
             files = (await self._names_in_root())[1]
             plan.content.update(dict.fromkeys(files, 0))
+        await self._ship_first(plan, delivered, compare)
         await self._ship_moves(plan, vacated, delivered)
         await self._ship_trees(plan, vacated.whole, delivered, compare)
         await self._ship_flat(plan, delivered, compare)
@@ -258,6 +271,9 @@ class Delivery:
         """
         self._mounts = None
         delivered = Delivered()
+        before = _FIRST_PURPOSE.get(purpose) if self._is_first is not None else None
+        if before is not None:
+            await self._run(paths, (), before, Delivered(), beside=beside)
         await self._run(paths, (), purpose, delivered, beside=beside)
         return delivered
 
@@ -365,12 +381,49 @@ class Delivery:
         if trees:
             await self._run(trees, (), _TREE_PURPOSE[compare], delivered)
 
+    async def _ship_first(self, plan: BatchPlan, delivered: Delivered, compare: Compare) -> None:
+        """Send what pages refer to, of all that is pending, before any page.
+
+        It is taken out of what is flat. Trees are gone through once more afterwards, and what
+        fails here fails there again. Renamed directories have a pass of their own.
+        """
+        is_first = self._is_first
+        if is_first is None:
+            return
+        trees = plan.trees.keys() - plan.moves
+        for paths, purpose in (
+            (plan.content, _FLAT_PURPOSE[compare]),
+            (plan.siblings, Purpose.CHECKSUM),
+        ):
+            first = sorted(path for path in paths if is_first(path))
+            for chunk in self._chunks(first, plan.sizes):
+                await self._run(chunk, (), purpose, delivered)
+            for path in first:
+                plan.forget(path)
+        before = _FIRST_PURPOSE.get(_TREE_PURPOSE[compare])
+        folders = (await self._names_in_root())[0] if b"" in trees else sorted(trees)
+        if folders and before is not None:
+            await self._run(folders, (), before, Delivered())
+
     async def _ship_flat(self, plan: BatchPlan, delivered: Delivered, compare: Compare) -> None:
-        purpose = _FLAT_PURPOSE[compare]
-        for chunk in self._chunks(plan.flat(), plan.sizes):
+        if self._is_first is None:
+            await self._ship_list(plan, plan.flat(), delivered, compare)
+            await self._ship_attributes(plan, delivered)
+            return
+        # No page may lead to what is deleted before the page that does not is there.
+        await self._ship_list(plan, list(plan.content), delivered, compare)
+        await self._ship_attributes(plan, delivered)
+        await self._ship_list(plan, list(plan.gone), delivered, compare)
+
+    async def _ship_list(
+        self, plan: BatchPlan, paths: Iterable[bytes], delivered: Delivered, compare: Compare
+    ) -> None:
+        for chunk in self._chunks(paths, plan.sizes):
             present = [path for path in chunk if path not in plan.gone]
             gone = [path for path in chunk if path in plan.gone]
-            await self._run(present, gone, purpose, delivered)
+            await self._run(present, gone, _FLAT_PURPOSE[compare], delivered)
+
+    async def _ship_attributes(self, plan: BatchPlan, delivered: Delivered) -> None:
         for chunk in self._chunks(plan.attributes, {}):
             await self._run(chunk, (), Purpose.ATTRIBUTES, delivered)
         for chunk in self._chunks(sorted(plan.siblings), {}):

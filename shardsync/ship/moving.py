@@ -123,6 +123,7 @@ class Mover:
         sharing: Sharing,
         slots: contextlib.AbstractAsyncContextManager[None],
         filters_below: Callable[[bytes], tuple[str, ...]],
+        first_below: Callable[[bytes], tuple[str, ...]],
         is_divided: Callable[[bytes], bool],
         may_link: bool,
         log: Log,
@@ -131,6 +132,7 @@ class Mover:
         self._transport = transport
         self._slots = slots
         self._filters_below = filters_below
+        self._first_below = first_below
         self.may_link = may_link
         self._log = log
         self.sharing = sharing
@@ -157,18 +159,38 @@ class Mover:
         shipped: list[Moved] = []
         if result.outcome is Outcome.NOTHING:
             return shipped, None if result.trouble in _REFUSED else result
-        for move in wanted:
-            if move.path in result.failed:
-                continue
-            is_fresh = move.path in fresh
-            run = await self._run(move, check_root, deadline_seconds, is_fresh=is_fresh)
+        wanted = [move for move in wanted if move.path not in result.failed]
+        quick = {move.path for move in wanted if self._is_quick(move, is_fresh=move.path in fresh)}
+        first = {move.path: self._first_below(move.path) for move in wanted}
+        passes = [(move, first[move.path]) for move in wanted if first[move.path]]
+        for move, only in [*passes, *((move, ()) for move in wanted)]:
+            run = await self._run(
+                move, only, check_root, deadline_seconds, checksum=move.path not in quick
+            )
             if run.outcome is Outcome.NOTHING and run.trouble not in _REFUSED:
                 return shipped, run
             if run.outcome is Outcome.NOTHING:
                 self._log.warning("move.refused", path=move.path, error=run.message)
-            else:
-                shipped.append(Moved(move=move, result=run, is_fresh=is_fresh))
+            elif not only:
+                shipped.append(Moved(move=move, result=run, is_fresh=move.path in fresh))
         return shipped, None
+
+    def _is_quick(self, move: Move, *, is_fresh: bool) -> bool:
+        """Whether size and time tell enough of the basis; else bytes are compared.
+
+        Only of what the Node holds by our own hand, all of it shipped, and where what changed
+        since is shipped after.
+        """
+        return (
+            is_fresh
+            and self._links(move)
+            and move.is_told
+            and self.sharing.is_settled([move.path, *move.origins])
+            and not any(self._is_divided(path) for path in (move.path, *move.origins))
+        )
+
+    def _links(self, move: Move) -> bool:
+        return self.may_link and move.is_gone
 
     async def _make(
         self, moves: Sequence[Move], check_root: Callable[[], None], deadline_seconds: float
@@ -196,21 +218,13 @@ class Mover:
     async def _run(
         self,
         move: Move,
+        only: tuple[str, ...],
         check_root: Callable[[], None],
         deadline_seconds: float,
         *,
-        is_fresh: bool,
+        checksum: bool,
     ) -> RunResult:
-        link = self.may_link and move.is_gone
-        # Size and time tell enough only of what the Node holds by our own hand, all of it
-        # shipped, and what changed since is shipped after. In all other cases bytes are compared.
-        quick = (
-            is_fresh
-            and link
-            and move.is_told
-            and self.sharing.is_settled([move.path, *move.origins])
-            and not any(self._is_divided(path) for path in (move.path, *move.origins))
-        )
+        link = self._links(move)
         if link:
             self.sharing.begin(move.origins)
         async with self._slots:
@@ -219,7 +233,7 @@ class Mover:
                 move.path,
                 origins=move.origins,
                 link=link,
-                checksum=not quick,
-                filters=self._filters_below(move.path),
+                checksum=checksum,
+                filters=(*self._filters_below(move.path), *only),
                 deadline_seconds=deadline_seconds,
             )

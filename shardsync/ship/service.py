@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from shardsync.clock import Clock, rfc3339
 from shardsync.config.marks import settings_mark, tree_mark
-from shardsync.config.patterns import node_filter
+from shardsync.config.patterns import PathFilter, first_filter, node_filter
 from shardsync.config.settings import NodeSettings, Settings, SyncSettings, TreeSettings
 from shardsync.config.windows import Window, in_force
 from shardsync.errors import ShardsyncError, StateUnusable
@@ -417,6 +417,7 @@ class SyncService:
             )
         subtree = os.fsencode(node.subtree)
         path_filter = node_filter(node).rebased(subtree)
+        first = _first(node, subtree)
         view = NodeView(root=tree.root, subtree=subtree)
         transport = NodeTransport(
             node=node,
@@ -424,6 +425,7 @@ class SyncService:
             clock=self._clock,
             environment=self._environment,
             filters=tuple(path_filter.rsync_arguments()),
+            first=_arguments(first, b""),
             capabilities=_capabilities(row.capabilities),
             slots=slots.of(node.key),
         )
@@ -446,10 +448,12 @@ class SyncService:
             limits=self._settings.sync,
             slots=slots.of(node.key),
             links=tree.links,
+            is_first=None if first is None else lambda path: not first.excludes(path, False),
             mover=Mover(
                 transport=transport,
                 sharing=Sharing(key=node.key, state=self._state, clock=self._clock),
                 slots=slots.of(node.key),
+                first_below=lambda path: _arguments(first, path),
                 filters_below=lambda path: tuple(path_filter.rebased(path).rsync_arguments()),
                 is_divided=lambda path: tree.journals.divides(
                     b"/".join(part for part in (subtree, path) if part)
@@ -683,6 +687,18 @@ def _known_foreign(state: StateReader, key: NodeKey) -> frozenset[bytes] | None:
     if not comparing.isdisjoint(state.work_reasons(key)):
         return None
     return frozenset(state.foreign_paths(key))
+
+
+def _first(node: NodeSettings, subtree: bytes) -> PathFilter | None:
+    """What is sent before all else; None where nothing of what the Node takes is."""
+    first = first_filter(node)
+    if first is None or first.excludes(subtree, is_dir=True):
+        return None
+    return first.rebased(subtree)
+
+
+def _arguments(path_filter: PathFilter | None, folder: bytes) -> tuple[str, ...]:
+    return () if path_filter is None else tuple(path_filter.rebased(folder).rsync_arguments())
 
 
 def _known(text: str) -> RootIdentity | None:

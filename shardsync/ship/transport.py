@@ -22,6 +22,7 @@ from typing import Protocol
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings, TargetKind
 from shardsync.ship.command import (
+    FIRST,
     Capabilities,
     Purpose,
     RunAs,
@@ -94,9 +95,10 @@ class Probe:
 class NodeTransport:
     """rsync to one Node.
 
-    `filters`: its excludes as rsync arguments. `max_delete`: the brake of runs that are not
-    given one of their own. `environment`: ours. `slots`: taken here by comparisons alone, the
-    other runs' by the caller; all tell how they get on.
+    `filters`: its excludes as rsync arguments; `first`: what FIRST runs take, likewise.
+    `max_delete`: the brake of runs that are not given one of their own. `environment`: ours.
+    `slots`: taken here by comparisons alone, the other runs' by the caller; all tell how they
+    get on.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class NodeTransport:
         clock: Clock,
         environment: Mapping[str, str],
         filters: tuple[str, ...] = (),
+        first: tuple[str, ...] = (),
         capabilities: Capabilities | None = None,
         max_delete: int = 10_000,
         slots: NodeSlots | None = None,
@@ -117,6 +120,7 @@ class NodeTransport:
         self._clock = clock
         self._environment = environment
         self._filters = filters
+        self._first = first
         self._max_delete = max_delete
         self._slots = slots
         self._program = program
@@ -670,7 +674,7 @@ class NodeTransport:
             return self._begin_on(
                 source,
                 purpose=purpose,
-                filters=self._filters,
+                filters=(*self._filters, *(self._first if purpose in FIRST else ())),
                 max_delete=max_delete,
                 on_line=on_line,
                 dry_run=dry_run,

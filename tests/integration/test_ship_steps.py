@@ -248,6 +248,7 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
             sharing=Sharing(key=settings.key, state=state, clock=clock),
             slots=slots,
             filters_below=lambda _path: (),
+            first_below=lambda _path: (),
             is_divided=lambda _path: False,
             may_link=True,
             log=log,

@@ -94,11 +94,10 @@ def test_warnings_say_what_is_accepted_and_yet_worth_a_word(tmp_path: Path) -> N
         tmp_path,
         '[metrics]\nlisten = "0.0.0.0:9750"\n[[callback]]\nname = "c"\ncommand = ["x"]\n',
         tree='root = "$/tree"\nexclude = ["- x"]',
-        node='name = "a"\ntarget = "$/no/parent"\norder = "x"\nssh_options = ["-4"]',
+        node='name = "a"\ntarget = "$/no/parent"\norder = "safe"\nssh_options = ["-4"]',
     )
     assert [(problem.key, problem.message) for problem in warnings(settings)] == [
         ("callback.c", "is accepted, but not acted on by this version"),
-        ("node.a.order", "is accepted, but not acted on by this version"),
         ("node.a.ssh_options", "is not used: the target is not reached by ssh"),
         ("metrics.listen", "other machines can read the metrics, without encryption"),
         ("node.a.target", f"the Node cannot be made until {tmp_path}/no exists"),

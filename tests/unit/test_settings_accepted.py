@@ -68,7 +68,8 @@ subtree = "/news/sport/"
 exclude = ["/news/draft/"]
 delete = true
 bandwidth = "5MiB/s"
-order = "assets-first"
+order = "safe"
+order_first = ["/img/"]
 rsync_options = ["--chown=www:www"]
 ssh_options = ["-p", "2222"]
 run_as = "root"
@@ -118,7 +119,8 @@ def test_the_whole_contract_is_understood(tmp_path: Path) -> None:
                 include=("keep.tmp",),
                 delete=True,
                 bandwidth="5MiB",
-                order="assets-first",
+                order="safe",
+                order_first=("/img/",),
                 rsync_options=("-z", "--numeric-ids", "--chown=www:www"),
                 ssh_options=("-p", "2222"),
                 run_as="root",

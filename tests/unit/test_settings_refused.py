@@ -272,6 +272,8 @@ NODES = [
      "for the character itself write a \\ before it"),
     ('name = "a"\nbandwith = "5MiB"', "node.a.bandwith", "is no known key",
      'did you mean "bandwidth"?'),
+    ('name = "a"\norder = "assets-first"', "node.a.order", "is no order",
+     'write "safe", or leave it out'),
     ('name = "a"\nbandwidth = "fast"', "node.a.bandwidth", "is not a rate",
      'write bytes a second with a unit: "512KiB", "5MiB"'),
     ('name = "a"\nrsync_options = ["--contimeout=3"]', "node.a.rsync_options",
