@@ -25,7 +25,7 @@ _MOST_ROWS = 200_000
 """In one slice, however few paths they concern: a second of reading, 8 bytes each."""
 _SLICE_SECONDS = 5.0
 """How long a Batch should take at most: what was observed meanwhile waits for its end."""
-_FEWEST_PATHS = 500
+_FEWEST_PATHS = 50
 
 
 @dataclass(slots=True, kw_only=True)

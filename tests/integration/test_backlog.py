@@ -122,10 +122,10 @@ def test_a_slow_node_gets_smaller_batches_and_grows_out_of_them() -> None:
     size.note(paths=10_000, seconds=60.0)
     assert size.paths == 833
     size.note(paths=833, seconds=600.0)
-    assert size.paths == 500
+    assert size.paths == 50
     size.note(paths=1, seconds=30.0)
-    assert size.paths == 500
-    for _ in range(6):
+    assert size.paths == 50
+    for _ in range(8):
         size.note(paths=100, seconds=0.1)
     assert size.paths == 10_000
     few = SliceSize(most=8)

@@ -184,6 +184,45 @@ def test_a_pause_ends_the_big_file_s_rsync_and_a_resume_sends_it(instance: Insta
     run(work)
 
 
+def test_a_node_that_goes_down_in_the_middle_backs_off_and_gets_it_later(
+    instance: Instance, daemon: RsyncDaemon
+) -> None:
+    """The lane's trouble is the Node's; what its rsync left there is deleted once it is back."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            _make_big(instance)
+            await sync.until(_is_sending(instance))
+            daemon.signal(signal.SIGKILL)
+            daemon.stop()
+            left = _temporary(instance)
+            assert left
+            await sync.until(lambda: sync.state.read.nodes()[KEY].attempts > 0)
+            daemon.start()
+            sync.state.set_retry_due(KEY)
+            await _converged(sync, instance)
+            assert not set(left) & set(_temporary(instance))
+
+    run(work)
+
+
+def test_a_folder_in_the_way_of_a_big_file_goes_by_a_batch(instance: Instance) -> None:
+    """The lane deletes nothing; the Batch that takes over counts what it deletes."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            (_node(instance) / "d" / "big").mkdir()
+            (_node(instance) / "d" / "big" / "foreign").write_text("1")
+            _make_big(instance)
+            await sync.until(lambda: WorkReason.RETRY in sync.state.read.work_reasons(KEY))
+            sync.state.set_retry_due(KEY)
+            await _converged(sync, instance)
+
+    run(work)
+
+
 def test_a_replayed_big_file_goes_beside_too(instance: Instance) -> None:
     """And the replay is answered once it is there, not when the small ones are."""
 
