@@ -75,11 +75,6 @@ class BatchPlan:
         self.content.pop(path, None)
         self.siblings.discard(path)
 
-    def flat(self) -> Iterator[bytes]:
-        """What the flat, content-comparing run is handed: what is there, then what is gone."""
-        yield from self.content
-        yield from self.gone
-
 
 def plan_batch(pending: Iterable[Pending], *, look: LookAt, is_excluded: IsExcluded) -> BatchPlan:
     """Look at every path once and sort it to where it belongs. Linear in the paths."""
@@ -131,6 +126,18 @@ def take_big(
     for path in big:
         del plan.content[path]
     return big
+
+
+def small_first(
+    paths: Iterable[bytes], sizes: Mapping[bytes, int], *, max_bytes: int
+) -> list[bytes]:
+    """The list as it is where one run takes it; else the smallest first, so that a thousand small
+    files do not wait for what takes minutes.
+    """
+    listed = list(paths)
+    if sum(sizes.get(path, 0) for path in listed) > max_bytes:
+        listed.sort(key=lambda path: sizes.get(path, 0))
+    return listed
 
 
 def chunks(

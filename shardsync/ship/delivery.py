@@ -20,7 +20,7 @@ from shardsync.errors import NodesFailed, NodeUnreachable
 from shardsync.journal.records import Compare
 from shardsync.log import Log
 from shardsync.model import Scope
-from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch, take_big
+from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch, small_first, take_big
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget
@@ -407,7 +407,9 @@ class Delivery:
 
     async def _ship_flat(self, plan: BatchPlan, delivered: Delivered, compare: Compare) -> None:
         if self._is_first is None:
-            await self._ship_list(plan, plan.flat(), delivered, compare)
+            most = self._limits.batch_bytes
+            content = small_first(plan.content, plan.sizes, max_bytes=most)
+            await self._ship_list(plan, [*content, *plan.gone], delivered, compare)
             await self._ship_attributes(plan, delivered)
             return
         # No page may lead to what is deleted before the page that does not is there.

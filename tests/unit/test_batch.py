@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 
-from shardsync.ship.batch import BatchPlan, chunks, plan_batch
+from shardsync.ship.batch import BatchPlan, chunks, plan_batch, small_first
 from shardsync.ship.fold import Pending, Want
 from shardsync.ship.look import Look, LookKind
 
@@ -41,7 +41,7 @@ def test_what_is_there_is_sent_and_what_is_missing_is_gone() -> None:
     assert list(plan.content) == [b"a"]
     assert list(plan.attributes) == [b"c"]
     assert plan.gone == {b"b": 1, b"d": 1}
-    assert list(plan.flat()) == [b"a", b"b", b"d"]
+    assert [*plan.content, *plan.gone] == [b"a", b"b", b"d"]
 
 
 def test_nothing_but_enoent_deletes() -> None:
@@ -138,6 +138,14 @@ def test_a_listing_sends_the_directory_and_compares_its_names() -> None:
     assert list(plan.content) == [b"d"]
     assert plan.gone == {b"e": 1}
     assert plan.uncounted == {b"e"}
+
+
+def test_small_files_do_not_wait_for_large_ones_of_their_batch() -> None:
+    """Beyond one run's bytes the smallest go first, each size in the order it had."""
+    sizes = {b"a": 5, b"b": 1, b"c": 4, b"d": 1}
+    paths = [b"a", b"b", b"dir", b"c", b"d"]
+    assert small_first(paths, sizes, max_bytes=11) == paths
+    assert small_first(paths, sizes, max_bytes=10) == [b"dir", b"b", b"d", b"c", b"a"]
 
 
 def test_chunks_are_cut_by_paths_and_by_bytes() -> None:
