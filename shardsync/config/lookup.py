@@ -130,6 +130,9 @@ def _node(node: NodeSettings) -> Table:
         "paused": node.paused,
         "warm": node.warm,
         "windows": [str(window) for window in node.windows],
+        "audit_every": _duration(node.audit_every_seconds),
+        "audit_hours": "" if node.audit_hours is None else node.audit_hours.hours,
+        "audit_checksum": node.audit_checksum,
     }
 
 

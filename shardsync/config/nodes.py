@@ -20,8 +20,8 @@ from shardsync.config.settings import (
 )
 from shardsync.config.source import Decoded, Tables
 from shardsync.config.target import hide_password, parse_target
-from shardsync.config.values import bandwidth, folder_below, name, order
-from shardsync.config.window_tables import parse_windows
+from shardsync.config.values import bandwidth, duration, folder_below, name, order
+from shardsync.config.window_tables import parse_hours, parse_windows
 
 NOWHERE = Target(kind=TargetKind.LOCAL, path="")
 """Stands in for a target that was refused, so that the rest of the Node is looked at too."""
@@ -75,6 +75,13 @@ class NodeResolver:
             windows=self._reader.read(
                 self._owner_of(decoded, "windows"), "windows", parse_windows, ()
             ),
+            audit_every_seconds=self._reader.read(
+                self._owner_of(decoded, "audit_every"), "audit_every", _audit_every, 0.0
+            ),
+            audit_hours=self._reader.read(
+                self._owner_of(decoded, "audit_hours"), "audit_hours", parse_hours, None
+            ),
+            audit_checksum=values.audit_checksum,
         )
 
     def _check_options(self, decoded: Decoded[NodeTable], kind: TargetKind | None) -> None:
@@ -130,6 +137,10 @@ class NodeResolver:
             )
             return None
         return Path(os.path.normpath(text))
+
+
+def _audit_every(text: str) -> float:
+    return duration(text, low=0.0, high=366 * 86400.0)
 
 
 def _merged(defaults: Decoded[NodeTable], decoded: Decoded[NodeTable]) -> NodeTable:

@@ -316,6 +316,32 @@ class NodeTable(Struct, forbid_unknown_fields=True, kw_only=True):
             "list of tables",
         ),
     ] = []
+    audit_every: Annotated[
+        Text,
+        _key(
+            "a little of the Node is compared all the time, all of it once in so long, and what "
+            'differs is repaired; `"0s"`: no audit',
+            "1d",
+            "duration",
+        ),
+    ] = "7d"
+    audit_hours: Annotated[
+        Text,
+        _key(
+            "the audit works only then: hours of the day, local time, also over midnight",
+            "22:00-06:00",
+            "hours",
+        ),
+    ] = ""
+    audit_checksum: Annotated[
+        bool,
+        _key(
+            "the audit reads every file on both sides; else a file of equal size and time "
+            "passes for equal",
+            True,
+            "true/false",
+        ),
+    ] = False
 
 
 class CallbackTable(Struct, forbid_unknown_fields=True, kw_only=True):

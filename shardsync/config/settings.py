@@ -108,6 +108,9 @@ class NodeSettings:
     paused: bool = False
     warm: bool = True
     windows: tuple[Window, ...] = ()
+    audit_every_seconds: float = 7 * 86400.0
+    audit_hours: Window | None = None
+    audit_checksum: bool = False
 
     @property
     def key(self) -> tuple[str, str]:

@@ -27,6 +27,20 @@ def parse_windows(tables: Sequence[Mapping[str, Any]]) -> tuple[Window, ...]:
     return windows
 
 
+def parse_hours(text: str) -> Window | None:
+    """Hours of the day like `22:00-06:00`, None for "". Raises Refusal."""
+    if not text:
+        return None
+    begin, _, end = text.partition("-")
+    found = [_TIME.fullmatch(time) for time in (begin, end)]
+    minutes = [int(time[1]) * 60 + int(time[2]) for time in found if time is not None]
+    if len(minutes) < len(found) or max(minutes) > DAY:
+        raise Refusal("is not a part of the day", 'write it like "22:00-06:00"')
+    if minutes[0] % DAY == minutes[1] % DAY:
+        raise Refusal("begins when it ends", 'for all day write ""')
+    return Window(begin=minutes[0] % DAY, end=minutes[1] % DAY)
+
+
 def _window(number: int, table: Mapping[str, Any]) -> Window:
     unknown = sorted(table.keys() - {"from", "to", "bandwidth", "paused"})
     if unknown:

@@ -27,7 +27,12 @@ class Window:
 
     def __str__(self) -> str:
         what = "paused" if self.paused else self.bandwidth or UNLIMITED
-        return f"{_clock(self.begin)}-{_clock(self.end)} {what}"
+        return f"{self.hours} {what}"
+
+    @property
+    def hours(self) -> str:
+        """`22:00-06:00`."""
+        return f"{_clock(self.begin)}-{_clock(self.end)}"
 
     def minutes(self) -> frozenset[int]:
         """All minutes of the day that lie in it."""

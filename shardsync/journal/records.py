@@ -136,6 +136,7 @@ class NodeRow:
     `halted`: why nothing is sent any more, "" where it is not halted. `allow_delete`: what
     was pending then may be deleted whatever `max_delete` says; 0 for nothing. `verified_at`:
     all of the Node was compared, and repaired, since then; None before that was ever done.
+    `audited_at`: when the last audit that came to its end began.
     """
 
     tree: str
@@ -158,6 +159,7 @@ class NodeRow:
     progress: float = 0.0
     foreign_paths: int = 0
     verified_at: int | None = None
+    audited_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,7 @@ CREATE TABLE nodes (
     allow_delete INTEGER NOT NULL DEFAULT 0, fingerprint TEXT NOT NULL DEFAULT '',
     capabilities TEXT NOT NULL DEFAULT '', progress REAL NOT NULL DEFAULT 0,
     foreign_paths INTEGER NOT NULL DEFAULT 0, verified_at INTEGER,
+    audited_at INTEGER,
     PRIMARY KEY (tree, name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE trees (

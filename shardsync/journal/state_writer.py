@@ -454,8 +454,10 @@ class StateWriter:
     def _end_round(self, key: NodeKey, kind: RoundKind) -> None:
         """The Node was compared as a whole; met first, and without a difference, it is owned."""
         self._connection.execute(
-            "UPDATE nodes SET verified_at = r.began_at, owned = CASE r.kind WHEN 'compare'"
-            " THEN coalesce(owned, 1) ELSE owned END FROM rounds AS r"
+            "UPDATE nodes SET verified_at = max(coalesce(verified_at, 0), r.began_at),"
+            " owned = CASE r.kind WHEN 'compare' THEN coalesce(owned, 1) ELSE owned END,"
+            " audited_at = CASE r.kind WHEN 'audit' THEN r.began_at ELSE audited_at END"
+            " FROM rounds AS r"
             " WHERE r.tree = nodes.tree AND r.node = nodes.name AND r.kind = ? AND r.is_whole"
             " AND nodes.tree = ? AND nodes.name = ?",
             (kind.value, *key),

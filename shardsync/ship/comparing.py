@@ -36,10 +36,11 @@ from shardsync.ship.delivery import Delivered, Delivery, Failed, NodeTrouble, Sh
 from shardsync.ship.explained import explained_after
 from shardsync.ship.findings import Findings, find
 from shardsync.ship.fold import Pending, Want
+from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.look import LookKind
 from shardsync.ship.outcome import Trouble
-from shardsync.ship.pieces import Piece, disjoint
+from shardsync.ship.pieces import Piece, disjoint, held
 from shardsync.ship.view import NodeView
 
 _LANES = 4
@@ -83,6 +84,7 @@ class Comparing:
         journals: TreeJournals,
         subtree: str,
         is_excluded: IsExcluded,
+        in_flight: InFlight,
         clock: Clock,
         log: Log,
     ) -> None:
@@ -94,6 +96,7 @@ class Comparing:
         self._journals = journals
         self._subtree = subtree
         self._is_excluded = is_excluded
+        self._in_flight = in_flight
         self._clock = clock
         self._log = log
         self._lanes = _LANES
@@ -249,27 +252,11 @@ class Comparing:
 
     def _paths(self, rows: Iterable[Work]) -> list[bytes]:
         """What the pieces hold now, as a list for rsync."""
-        found = []
-        for row in rows:
-            piece = _piece(row)
-            if not piece.is_range:
-                found.append(row.path)
-                continue
-            prefix = row.path + b"/" if row.path else b""
-            try:
-                names = self._view.folders(row.path)
-            except OSError:
-                if not row.path:
-                    raise
-                # rsync finds it gone, or says why it cannot be read.
-                found.append(row.path)
-                continue
-            found += [
-                prefix + name
-                for name in names
-                if piece.holds(name) and not self._is_excluded(prefix + name, True)
-            ]
-        return found
+        return [
+            path
+            for row in rows
+            for path in held(_piece(row), self._view.folders, self._is_excluded)
+        ]
 
     async def _frame(self, rows: list[Work], slice_: _Slice) -> None:
         """The directories above the pieces, whose times those spoiled; and single paths."""
@@ -292,7 +279,13 @@ class Comparing:
         known: frozenset[bytes] | None = None,
     ) -> Findings:
         found = await find(
-            self._transport, self._view, paths, purpose=purpose, most=_MANY, known=known
+            self._transport,
+            self._view,
+            paths,
+            purpose=purpose,
+            most=_MANY,
+            in_flight=self._in_flight,
+            known=known,
         )
         slice_.files += found.files
         slice_.file_bytes += found.file_bytes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
-from shardsync.ship.janitor import Janitor
+from shardsync.ship.janitor import InFlight, Janitor
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.view import NodeView
@@ -62,12 +62,14 @@ async def find(
     *,
     purpose: Purpose,
     most: int,
+    in_flight: InFlight,
     known: frozenset[bytes] | None = None,
 ) -> Findings:
     """Compare, and stop at more than `most` that changed. Raises NodeTrouble, RootLost.
 
     What lies above `paths` is none of it. `known`: these are levels, and of directories only
-    these count: the others are compared by themselves.
+    these count: the others are compared by themselves. `in_flight`: files that are being
+    received beside this, whose temporary names are no difference.
     """
     found = Findings()
     beside: list[Difference] = []
@@ -77,7 +79,8 @@ async def find(
     ) as comparison:
         async with contextlib.aclosing(_streamed(comparison)) as stream:
             async for difference in stream:
-                _take(difference, found, beside, tops, known)
+                if not in_flight.owns(difference.path):
+                    _take(difference, found, beside, tops, known)
                 if len(beside) >= _LOOK_AT_ONCE:
                     _look(view, beside, found)
                 if len(found.changed) > most:

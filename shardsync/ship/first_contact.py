@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings
 from shardsync.journal.records import (
+    AuditPiece,
     Compare,
     Cursor,
     NodeRow,
@@ -32,10 +33,11 @@ from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
 from shardsync.ship.explained import explained_after
 from shardsync.ship.findings import find
 from shardsync.ship.fold import Want, rebase
+from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.look import LookKind
 from shardsync.ship.outcome import Outcome
-from shardsync.ship.pieces import Piece, split, wanted_pieces
+from shardsync.ship.pieces import Piece, held, split, wanted_pieces
 from shardsync.ship.view import NodeView
 
 _MOST_TOPS = 2_000
@@ -139,6 +141,7 @@ class FirstContact:
             tops,
             purpose=Purpose.COMPARE_LEVEL,
             most=_LOST_AT_MOST,
+            in_flight=InFlight(),
         )
         self._has_looked = True
         explained = await explained_after(
@@ -249,8 +252,7 @@ class FirstContact:
         now = self._clock.wall_us()
         pieces = [Piece(path=path, scope=Scope.ENTRY)]
         if not path or self._view.look(path).kind is LookKind.DIRECTORY:
-            wanted = wanted_pieces(self._journals.directories())
-            pieces = split(path, folders=self._folders, wanted=wanted)
+            pieces = self._split(path)
         return [
             Work(
                 path=piece.path,
@@ -264,6 +266,23 @@ class FirstContact:
             )
             for piece in pieces
         ]
+
+    def audit_pieces(self) -> list[AuditPiece]:
+        """All of the Node as an audit goes through it."""
+        return [
+            AuditPiece(path=piece.path, scope=piece.scope, first=piece.first, beyond=piece.beyond)
+            for piece in self._split(b"")
+            if piece.scope is not Scope.ENTRY
+        ]
+
+    def paths_of(self, piece: AuditPiece) -> list[bytes]:
+        """The paths that a TREE of an audit stands for now. Raises OSError."""
+        found = Piece(path=piece.path, scope=piece.scope, first=piece.first, beyond=piece.beyond)
+        return held(found, self._view.folders, self._is_excluded)
+
+    def _split(self, path: bytes) -> list[Piece]:
+        wanted = wanted_pieces(self._journals.directories())
+        return split(path, folders=self._folders, wanted=wanted)
 
     def _folders(self, path: bytes) -> list[bytes]:
         prefix = path + b"/" if path else b""

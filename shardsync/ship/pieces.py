@@ -81,6 +81,23 @@ def split(top: bytes, *, folders: FoldersIn, wanted: int) -> list[Piece]:
     ]
 
 
+def held(
+    piece: Piece, folders: FoldersIn, is_excluded: Callable[[bytes, bool], bool]
+) -> list[bytes]:
+    """The paths that a TREE stands for now. Raises OSError where the root cannot be read."""
+    if not piece.is_range:
+        return [piece.path]
+    try:
+        names = folders(piece.path)
+    except OSError:
+        if not piece.path:
+            raise
+        # rsync finds it gone, or says why it cannot be read.
+        return [piece.path]
+    paths = [_join(piece.path, name) for name in names if piece.holds(name)]
+    return [path for path in paths if not is_excluded(path, True)]
+
+
 def disjoint(pieces: Iterable[Piece]) -> list[Piece]:
     """Those of `pieces` (TREE) that may be written side by side, the first ones first.
 

@@ -28,6 +28,7 @@ from shardsync.journal.state_reader import StateReader
 from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
+from shardsync.ship.audit import Auditor
 from shardsync.ship.big_files import BigFiles
 from shardsync.ship.command import Capabilities
 from shardsync.ship.comparing import Comparing
@@ -94,6 +95,7 @@ class _Post:
     tree: ServedTree
     station: Station
     transport: NodeTransport
+    auditor: Auditor
     work: _Work = field(default_factory=_Work)
 
     def stop(self) -> None:
@@ -350,6 +352,7 @@ class SyncService:
             self._posts[node.key] = post
             self._stations[node.key] = post.station
             post.work.tasks.append(self._begin("syncer", self._run_syncer(post)))
+            post.work.tasks.append(self._begin("audit", post.auditor.run(post.work.stopping)))
             self._operator.replaced(node.key)
 
     def _start_tree(self, tree: ServedTree) -> None:
@@ -485,6 +488,7 @@ class SyncService:
             journals=tree.journals,
             subtree=node.subtree,
             is_excluded=path_filter.excludes,
+            in_flight=in_flight,
             clock=self._clock,
             log=log,
         )
@@ -533,6 +537,18 @@ class SyncService:
             tree=tree,
             station=station,
             transport=transport,
+            auditor=Auditor(
+                node=node,
+                state=self._state,
+                journals=tree.journals,
+                transport=transport,
+                view=view,
+                first_contact=first_contact,
+                in_flight=in_flight,
+                wake=syncer.wake,
+                clock=self._clock,
+                log=log,
+            ),
         )
 
     async def _run_syncer(self, post: _Post) -> None:

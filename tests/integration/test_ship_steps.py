@@ -269,6 +269,7 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
             journals=journals,
             subtree="",
             is_excluded=lambda _path, _is_dir: False,
+            in_flight=InFlight(),
             clock=clock,
             log=log,
         ),

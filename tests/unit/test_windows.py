@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shardsync.config.problems import Refusal, SettingsInvalid
-from shardsync.config.window_tables import parse_windows
+from shardsync.config.window_tables import parse_hours, parse_windows
 from shardsync.config.windows import Window, in_force
 from shardsync.journal.records import NodeRow
 from shardsync.ship.pausing import window_columns
@@ -150,3 +150,19 @@ def test_what_is_done_by_hand_outweighs_the_window() -> None:
     assert window_columns(longer, (_NIGHT,), now) == {"window_pause": end}
     shorter = _row(paused=True, paused_until=now + 1)
     assert window_columns(shorter, (_NIGHT,), now)["paused_until"] == end
+
+
+@pytest.mark.parametrize("text", ["22:00", "22:00-", "22-06", "22:00-25:00", "08:00-08:00", "x"])
+def test_hours_that_are_none_are_refused(text: str) -> None:
+    """`audit_hours` says what to write instead."""
+    with pytest.raises(Refusal) as caught:
+        parse_hours(text)
+    assert caught.value.remedy
+
+
+def test_hours_are_a_part_of_the_day() -> None:
+    """Also over midnight, and none at all."""
+    found = parse_hours("22:00-06:00")
+    assert found is not None
+    assert (found.begin, found.end, found.hours) == (1320, 360, "22:00-06:00")
+    assert parse_hours("") is None
