@@ -75,13 +75,19 @@ def test_its_commands_run_as_written(folder: Path) -> None:
 
 def test_its_settings_are_accepted(tmp_path: Path) -> None:
     """Each TOML block, in a file with a Tree."""
+    nodes = []
     for number, block in enumerate(blocks("toml")):
         file = tmp_path / f"{number}.toml"
         head = f'[tree]\nroot = "{tmp_path}"\n[state]\ndir = "/tmp/ss-state"\n'
         file.write_text(head + block)
-        settings = load_settings(file, {}, tmp_path)
-        assert [str(window) for window in settings.nodes[0].windows] == [
-            "08:00-18:00 2MiB",
-            "22:00-06:00 unlimited",
-            "06:30-07:15 paused",
-        ]
+        nodes += load_settings(file, {}, tmp_path).nodes
+    windows, audit = nodes
+    assert [str(window) for window in windows.windows] == [
+        "08:00-18:00 2MiB",
+        "22:00-06:00 unlimited",
+        "06:30-07:15 paused",
+    ]
+    assert audit.audit_every_seconds == 14 * 86400
+    assert audit.audit_hours is not None
+    assert audit.audit_hours.hours == "22:00-06:00"
+    assert audit.audit_checksum
