@@ -20,7 +20,7 @@ from shardsync.config.patterns import PathFilter, first_filter, node_filter
 from shardsync.config.settings import NodeSettings, Settings, SyncSettings, TreeSettings
 from shardsync.config.windows import Window, in_force
 from shardsync.errors import ShardsyncError, StateUnusable
-from shardsync.journal.locks import is_held
+from shardsync.journal.locks import holder, is_held
 from shardsync.journal.plan import Plan, read_plan
 from shardsync.journal.reader import JournalReader
 from shardsync.journal.records import NodeKey, WorkReason
@@ -136,6 +136,7 @@ class SyncService:
         self._pruned_at = 0.0
         self._said = ChangeOnly(clock=clock)
         self._said_unfit = ChangeOnly(clock=clock)
+        self._to_compare: set[str] = set()
         self._operator = Operator(
             state_dir=self._state_dir,
             state=state,
@@ -239,6 +240,7 @@ class SyncService:
         self._muster(settings, waiting)
         self._fill_posts(settings, waiting)
         self._follow_windows(settings)
+        self._compare_again(settings)
         if not waiting:
             self._note_settings(settings)
 
@@ -345,6 +347,11 @@ class SyncService:
         for tree in settings.trees:
             if tree.name not in self._trees:
                 self._start_tree(self._tree(tree))
+                if self._is_watched_by_other(settings, tree.name):
+                    self._to_compare.add(tree.name)
+                    self._log.warning(
+                        "settings.watchers_behind", tree=tree.name, remedy="shardsync reload"
+                    )
         for node in settings.nodes:
             if node.key in self._posts or node.tree in waiting:
                 continue
@@ -354,6 +361,35 @@ class SyncService:
             post.work.tasks.append(self._begin("syncer", self._run_syncer(post)))
             post.work.tasks.append(self._begin("audit", post.auditor.run(post.work.stopping)))
             self._operator.replaced(node.key)
+
+    def _is_watched_by_other(self, settings: Settings, tree: str) -> bool:
+        """Whether a Watcher at work goes by other settings of this Tree than these."""
+        mark = tree_mark(settings, tree)
+        for shard in self._plan.observing():
+            lock = self._state_dir.lock(f"journal-{shard.id}")
+            if shard.tree != tree or not is_held(lock):
+                continue
+            with contextlib.closing(JournalReader(self._state_dir.journal(shard.id))) as reader:
+                progress = reader.progress()
+            # What another process noted before is not this one's, which is only starting.
+            if progress.pid == holder(lock) and progress.settings != mark:
+                return True
+        return False
+
+    def _compare_again(self, settings: Settings) -> None:
+        """Compare the Nodes of Trees whose Watchers have these settings by now, and had not when
+        we began: what they left out until then was never journaled.
+        """
+        for name in sorted(self._to_compare & {tree.name for tree in settings.trees}):
+            if self._is_watched_by_other(settings, name):
+                continue
+            self._to_compare.discard(name)
+            rows = self._state.read.nodes()
+            for key, post in self._posts.items():
+                if key[0] == name and rows[key].contacted:
+                    post.station.first_contact.reconcile()
+                    post.station.syncer.wake()
+            self._log.info("tree.compared_again", tree=name, reason="its Watchers were behind")
 
     def _start_tree(self, tree: ServedTree) -> None:
         self._trees[tree.name] = tree

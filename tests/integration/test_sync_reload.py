@@ -188,6 +188,29 @@ def test_nodes_are_compared_only_after_the_watchers_have_the_trees_new_excludes(
     run(work)
 
 
+def test_nodes_are_compared_again_where_the_watchers_took_the_settings_later(
+    tmp_path: Path,
+) -> None:
+    """The sync process alone was restarted after an edit: its comparison came too early."""
+    instance = Instance(tmp_path)
+    fill(instance.tree, {"a": "1"})
+    instance.nodes = [local_node(tmp_path / "node")]
+    instance.journals[0].commit(progress={"pid": os.getpid(), "settings": "older"})
+
+    async def work() -> None:
+        watcher = FileLock.acquire(instance.state_dir.lock("journal-main-00"))
+        async with running(instance) as sync:
+            await sync.followed()
+            fill(instance.tree, {"left-out": "1"})
+            instance.journals[0].commit(
+                progress={"settings": tree_mark(instance.settings(), "main")}
+            )
+            await sync.until((tmp_path / "node/left-out").exists)
+        watcher.release()
+
+    run(work)
+
+
 def test_options_and_bandwidth_take_hold_without_a_transfer(tmp_path: Path) -> None:
     """What runs is called with the new ones from then on, and what was sent is not sent again."""
     instance = Instance(tmp_path)
