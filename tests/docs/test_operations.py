@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shardsync.config.load import load_settings
+from shardsync.config.settings import NodeSettings
 from shardsync.control.processes import end, find
 from shardsync.layout import StateDirectory
 from tests.support.compare import differences
@@ -75,7 +76,7 @@ def test_its_commands_run_as_written(folder: Path) -> None:
 
 def test_its_settings_are_accepted(tmp_path: Path) -> None:
     """Each TOML block, in a file with a Tree."""
-    nodes = []
+    nodes: list[NodeSettings] = []
     for number, block in enumerate(blocks("toml")):
         file = tmp_path / f"{number}.toml"
         head = f'[tree]\nroot = "{tmp_path}"\n[state]\ndir = "/tmp/ss-state"\n'
