@@ -45,6 +45,8 @@ _NO_BRAKE = 2**31 - 1
 """rsync's --max-delete is an int: nothing is held back where nothing is really deleted."""
 _AHEAD_SECONDS = 0.01
 """A small Batch is visible after 4 ms, and its rsync ends after 45."""
+_STREAM_SECONDS = 1.0
+"""Batches that follow each other so closely make a stream."""
 _SSH_IDLE_SECONDS = 900.0
 """A warm rsync is a login every 40 s: an idle Node's sshd is spared those after that long."""
 _LISTED_NAMES = 10_000
@@ -54,9 +56,16 @@ _CROWDED_SECONDS = 600.0
 _BUSY_PAUSES_SECONDS = (0.1, 0.3, 1.0, 3.0)
 """The connection that was let go of is free once the daemon has noticed."""
 _WARM_TROUBLES = frozenset(
-    {Trouble.UNREACHABLE, Trouble.PROTOCOL, Trouble.SSH, Trouble.KILLED, Trouble.TIMEOUT}
+    {
+        Trouble.UNREACHABLE,
+        Trouble.PROTOCOL,
+        Trouble.SSH,
+        Trouble.KILLED,
+        Trouble.TIMEOUT,
+        Trouble.BUSY,
+    }
 )
-"""What a connection that died while it waited looks like: worth one cold try at once."""
+"""How one ends that died, or was turned away, while it waited: worth one cold try at once."""
 
 
 class Source(Protocol):
@@ -129,6 +138,8 @@ class NodeTransport:
         self._is_paused = False
         self._shipped_at: float | None = None
         self._crowded_at: float | None = None
+        self._is_streaming = False
+        self._ahead = 1 if node.target.kind is TargetKind.LOCAL else 2
         self._beside: asyncio.Task[None] | None = None
         self.capabilities = Capabilities() if capabilities is None else capabilities
         """What the Node can do, as known by now: `ship` learns from refusals. Worth storing."""
@@ -157,6 +168,7 @@ class NodeTransport:
         """
         if self._writing.locked():
             return
+        self._is_streaming = self._is_streaming and not self._is_quiet(_STREAM_SECONDS)
         if self._is_idle():
             self._warm.drop()
         else:
@@ -191,7 +203,9 @@ class NodeTransport:
                 result = await self._run(purpose, paths, deadline_seconds=deadline_seconds)
             self.capabilities = _learned(self.capabilities, result)
             return result
-        self._shipped_at = self._clock.monotonic()
+        before, self._shipped_at = self._shipped_at, self._clock.monotonic()
+        is_soon = before is not None and self._shipped_at - before < _STREAM_SECONDS
+        self._is_streaming = is_soon and self._ahead > 1
         async with self._turn_to_write(beside=beside):
             deadline = self._clock.monotonic() + deadline_seconds
             while True:
@@ -403,31 +417,43 @@ class NodeTransport:
 
     def _is_idle(self) -> bool:
         """Whether a waiting login is no longer worth its lines in the Node's log."""
-        if self._node.target.kind is not TargetKind.SSH or self._shipped_at is None:
-            return False
-        return self._clock.monotonic() - self._shipped_at > _SSH_IDLE_SECONDS
+        return self._node.target.kind is TargetKind.SSH and self._is_quiet(_SSH_IDLE_SECONDS)
+
+    def _is_quiet(self, seconds: float) -> bool:
+        shipped_at = self._shipped_at
+        return shipped_at is not None and self._clock.monotonic() - shipped_at > seconds
 
     def _start_warm(self) -> None:
         if self._warm.was_refused:
-            self._warm.drop()
-            self._crowded_at = self._clock.monotonic()
+            # Where one waits, it was the second that did not get in.
+            if self._ahead == 1 or self._warm.age_seconds is None:
+                self._crowded_at = self._clock.monotonic()
+                self._warm.drop()
+            self._ahead = 1
         if self._is_paused or self._takes_one or not self._node.warm:
             return
         # Trouble with the source shows at the next ship, which tells it.
         with contextlib.suppress(OSError):
-            self._warm.start()
+            self._warm.start(ahead=self._ahead if self._is_streaming else 1)
 
     @contextlib.asynccontextmanager
     async def _next_ahead(self) -> AsyncIterator[None]:
         """Start the next warm run while this one works, so that it is ready when it ends.
 
         A little later than the list is handed over, so as not to take the processor from it.
+        With Batch upon Batch, two: a connection takes longer to make than a Batch to ship.
         """
-        timer = asyncio.get_running_loop().call_later(_AHEAD_SECONDS, self._start_warm)
+        loop = asyncio.get_running_loop()
+        times = 2 if self._is_streaming else 1
+        timers = [
+            loop.call_later(_AHEAD_SECONDS * number, self._start_warm)
+            for number in range(1, times + 1)
+        ]
         try:
             yield
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
 
     @property
     def _takes_one(self) -> bool:

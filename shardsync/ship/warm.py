@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from shardsync.clock import Clock
 from shardsync.ship.command import TIMEOUT_SECONDS
@@ -21,8 +23,16 @@ RENEW_SECONDS = TIMEOUT_SECONDS * 2 / 3
 """Older than that, its --timeout may strike before the list is through."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    """One run that waits, and the directory that it waits in."""
+
+    run: RsyncRun
+    place: tuple[int, int]
+
+
 class WarmRsync:
-    """At most one waiting run. `begin` starts a run on a descriptor that it does not keep.
+    """Waiting runs, as a rule one. `begin` starts a run on a descriptor that it does not keep.
 
     `open_source` gives a fresh descriptor of the directory to ship from; the run waits in
     that directory, so `take` compares: a subtree that was replaced needs a new run.
@@ -38,65 +48,70 @@ class WarmRsync:
         self._begin = begin
         self._open_source = open_source
         self._clock = clock
-        self._run: RsyncRun | None = None
-        self._identity: tuple[int, int] | None = None
+        self._waiting: deque[_Waiting] = deque()
         self._discarding: set[asyncio.Task[None]] = set()
 
     @property
     def age_seconds(self) -> float | None:
-        """For how long a run has been waiting, None where none is."""
-        if self._run is None or not self._run.is_running:
-            return None
-        return self._clock.monotonic() - self._run.started_at
+        """For how long the one that is next has been waiting, None where none is."""
+        living = [self._age(item) for item in self._waiting if item.run.is_running]
+        return living[0] if living else None
 
     @property
     def was_refused(self) -> bool:
-        """Whether the one that should be waiting was turned away for want of a connection."""
-        return self._run is not None and self._run.was_refused
+        """Whether one that should be waiting was turned away for want of a connection."""
+        return any(item.run.was_refused for item in self._waiting)
 
-    def start(self) -> None:
-        """Start one unless one waits that is young enough. Raises OSError."""
-        age = self.age_seconds
-        if age is not None and age < RENEW_SECONDS:
+    def start(self, *, ahead: int = 1) -> None:
+        """Start one unless `ahead` wait that are young enough. Raises OSError."""
+        for item in tuple(self._waiting):
+            if not item.run.is_running or self._age(item) >= RENEW_SECONDS:
+                self._waiting.remove(item)
+                self._discard(item.run)
+        if len(self._waiting) >= ahead:
             return
-        self.drop()
         source = self._open_source()
         try:
-            self._identity = identity(source)
-            self._run = self._begin(source)
+            self._waiting.append(_Waiting(place=identity(source), run=self._begin(source)))
         finally:
             os.close(source)
 
     def take(self) -> RsyncRun | None:
-        """The waiting run, now the caller's; None where none waits that can still be used.
+        """The run that has waited longest, now the caller's; None where none can be used.
 
         Raises OSError where the source cannot be opened.
         """
-        age = self.age_seconds
         source = self._open_source()
         try:
-            fits = identity(source) == self._identity
+            place = identity(source)
         finally:
             os.close(source)
-        if age is None or age >= RENEW_SECONDS or not fits:
-            self.drop()
-            return None
-        run, self._run = self._run, None
-        return run
+        while self._waiting:
+            item = self._waiting.popleft()
+            is_young = self._age(item) < RENEW_SECONDS
+            if item.run.is_running and is_young and item.place == place:
+                return item.run
+            self._discard(item.run)
+        return None
 
     def drop(self) -> None:
-        """Let go of the waiting run without waiting for its end."""
-        run, self._run = self._run, None
-        if run is not None:
-            task = asyncio.get_running_loop().create_task(run.discard())
-            self._discarding.add(task)
-            task.add_done_callback(self._discarding.discard)
+        """Let go of the waiting runs without waiting for their end."""
+        while self._waiting:
+            self._discard(self._waiting.popleft().run)
 
     async def close(self) -> None:
-        """End the waiting run, and all that were dropped; no descriptor is held afterwards."""
+        """End the waiting runs, and all that were dropped; no descriptor is held afterwards."""
         self.drop()
         if self._discarding:
             await asyncio.wait(self._discarding)
+
+    def _age(self, item: _Waiting) -> float:
+        return self._clock.monotonic() - item.run.started_at
+
+    def _discard(self, run: RsyncRun) -> None:
+        task = asyncio.get_running_loop().create_task(run.discard())
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
 
 
 def identity(descriptor: int) -> tuple[int, int]:

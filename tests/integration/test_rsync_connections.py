@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -41,9 +42,9 @@ def test_a_daemon_of_one_connection_is_not_kept_busy(root: Path, single: RsyncDa
 
     async def run() -> None:
         route = transport(single.node(), root)
-        route.warm_up()
-        await asyncio.sleep(1.0)
-        route.warm_up()
+        for _ in range(5):
+            route.warm_up()
+            await asyncio.sleep(0.5)
         assert route.warm_seconds is None
         other = transport(replace(single.node(), warm=False), root)
         assert (await other.probe()).result.outcome is Outcome.SHIPPED
@@ -127,3 +128,57 @@ def test_nothing_waits_where_warm_is_switched_off(root: Path, tmp_path: Path, ki
     (tmp_path / "node").mkdir()
     with RsyncDaemon(workspace=tmp_path, path=tmp_path / "node") as daemon:
         asyncio.run(run())
+
+
+def test_a_stream_of_batches_never_waits_for_a_connection(root: Path, tmp_path: Path) -> None:
+    """Batch upon Batch: two wait ahead, so that each starts warm; afterwards one is left."""
+
+    async def run() -> None:
+        route = transport(daemon.node(), root)
+        results = [await route.ship([b"a"], deadline_seconds=SECONDS) for _ in range(12)]
+        assert [result.warm for result in results[3:]] == [True] * 9
+        await few_children(1 + 2)
+        await route.close()
+        assert len(children()) == 1
+
+    (tmp_path / "node").mkdir()
+    with RsyncDaemon(workspace=tmp_path, path=tmp_path / "node") as daemon:
+        asyncio.run(run())
+
+
+def test_a_daemon_of_two_connections_gets_one_that_waits(root: Path, tmp_path: Path) -> None:
+    """Turned away with a second one ahead, a stream goes on with one, and all arrives."""
+
+    async def run() -> None:
+        route = transport(daemon.node(), root)
+        for number in range(12):
+            (root / "a").write_text(f"text {number}")
+            result = await route.ship([b"a"], deadline_seconds=SECONDS)
+            assert (result.outcome, result.message) == (Outcome.SHIPPED, "")
+        await few_children(1 + 1)
+        await route.close()
+
+    (tmp_path / "node").mkdir()
+    lines = ("max connections = 2", f"lock file = {tmp_path / 'rsyncd.lock'}")
+    node = tmp_path / "node"
+    with RsyncDaemon(workspace=tmp_path, path=node, module_lines=lines) as daemon:
+        asyncio.run(run())
+    assert (node / "a").read_text() == "text 11"
+
+
+async def few_children(most: int) -> None:
+    """What was let go of has ended, too, in the end."""
+    async with asyncio.timeout(10):
+        while len(children()) > most:  # noqa: ASYNC110 (awaited are processes)
+            await asyncio.sleep(0.02)
+
+
+def children() -> list[str]:
+    """Processes of ours that live: the daemon of the test, and rsyncs."""
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        return [pid for pid in file.read().split() if is_alive(pid)]
+
+
+def is_alive(pid: str) -> bool:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rpartition(") ")[2][0] != "Z"
