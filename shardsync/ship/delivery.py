@@ -591,6 +591,10 @@ class Delivery:
                 max_delete=self._brake(moved_entries),
                 beside=beside,
             )
+        if self._mounts:
+            # Only the root is pinned: what is mounted below may have gone under rsync's feet, who
+            # then took its files for missing. Nothing counts, so they are sent when it is back.
+            self._check_root()
         self._was_cut_off |= result.cut_off
         if result.outcome is Outcome.NOTHING:
             await self._halve(paths, gone, purpose, delivered, result, beside=beside)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,15 +65,17 @@ def test_another_disk_after_a_reboot_is_another_root(tmp_path: Path, edit: Edit)
     assert not guard.is_pinned
 
 
-def test_within_one_boot_a_device_number_counts(tmp_path: Path) -> None:
+def test_within_one_boot_a_device_number_counts() -> None:
     """Two tmpfs are called the same and have the same inodes: the number tells them apart."""
-    fill(tmp_path, {"a": "1"})
-    known = dataclasses.replace(_known(tmp_path), filesystem="tmpfs:tmpfs")
-    other = dataclasses.replace(known, device=known.device + 1)
-    guard = RootGuard(path=os.fsencode(tmp_path), known=other)
-    trouble = guard.pin()
-    assert trouble is not None
-    assert trouble.kind is RootTroubleKind.REPLACED
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        fill(Path(folder), {"a": "1"})
+        known = _known(Path(folder))
+        assert known.filesystem.startswith("tmpfs:")
+        other = dataclasses.replace(known, device=known.device + 1)
+        guard = RootGuard(path=os.fsencode(folder), known=other)
+        trouble = guard.pin()
+        assert trouble is not None
+        assert trouble.kind is RootTroubleKind.REPLACED
 
 
 def test_mounts_below_are_told_apart_as_the_root_is() -> None:
