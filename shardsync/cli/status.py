@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import click
@@ -12,7 +13,9 @@ from shardsync.cli.live import LiveView
 from shardsync.cli.options import config_option, examples, json_option, node_option, tree_option
 from shardsync.cli.output import print_json, say, tell, tell_error
 from shardsync.cli.tables import lines, tables
-from shardsync.errors import SettingsError
+from shardsync.config.marks import settings_mark
+from shardsync.errors import SettingsError, StateUnusable
+from shardsync.journal.state_reader import StateReader
 from shardsync.observe.status import Status, status_document
 
 
@@ -77,6 +80,14 @@ def _show(found: Status, call: Invocation) -> None:
 def _tell_settings_error(call: Invocation) -> None:
     """The running daemons may be well with the settings they have; the next start is not."""
     try:
-        _ = call.settings
+        settings = call.settings
     except SettingsError as error:
         tell_error(error)
+        return
+    with (
+        contextlib.suppress(StateUnusable),
+        contextlib.closing(StateReader(call.state.state_db)) as reader,
+    ):
+        running = reader.settings()
+        if call.liveness.sync() and running not in {"", settings_mark(settings)}:
+            tell("the settings were changed since the daemons took them: `shardsync reload`")

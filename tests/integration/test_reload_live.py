@@ -81,8 +81,10 @@ def test_nodes_come_get_another_name_and_go_while_all_programs_run_on(made: Inst
     two = made.folder / "two"
     pids, before = _pids(made), _inodes(made.node)
     _write(made, www1=made.node, web2=two)
+    assert "settings were changed" in _command(made, "status")[1]
     code, said = _reload(made)
     assert (code, said.partition(" in ")[0]) == (0, "reloaded")
+    assert "settings were changed" not in _command(made, "status")[1]
     eventually(lambda: names_below(two) == names_below(made.root))
     assert _inodes(made.node) == before
     fill(made.root, {"d0/page": "again", "d1/new": "1"})
