@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from shardsync.journal.records import COMPARING, Cursor, Work
 from shardsync.model import Scope
@@ -16,15 +16,22 @@ from shardsync.ship.journals import TreeJournals
 
 _ROWS_AT_ONCE = 10_000
 _MOST_ROWS = 500_000
+_MOST_PATHS = 100_000
+"""Some 15 MB."""
 
 
 class Explained:
     """Paths that differ for a reason: pending themselves, or with something pending around them.
 
-    `is_cut`: more is pending than was read, and anything may be explained.
+    `about`: the only paths that will be asked about, so that nothing else of a long backlog is
+    kept; None: any may be. `is_cut`: more is pending than was read or can be kept, and anything
+    may be explained.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, about: Collection[bytes] | None = None) -> None:
+        self._about = None if about is None else frozenset(about)
+        self._parents = {path.rpartition(b"/")[0] for path in about or ()}
+        self._above = {b""}.union(about or (), *(ancestors(path) for path in about or ()))
         self._paths: set[bytes] = set()
         self._trees: set[bytes] = set()
         self._listings: set[bytes] = set()
@@ -32,12 +39,16 @@ class Explained:
 
     def add(self, path: bytes, want: Want = Want.CONTENT) -> None:
         """Something is pending there; the times of all that is above it may differ, too."""
-        self._paths.add(path)
-        self._paths.update(ancestors(path))
-        if want & Want.LISTING:
+        touched = (path, *ancestors(path))
+        if self._about is None:
+            self._paths.update(touched)
+        else:
+            self._paths.update(each for each in touched if each in self._about)
+        if want & Want.LISTING and (self._about is None or path in self._parents):
             self._listings.add(path)
-        if want & Want.TREE:
+        if want & Want.TREE and (self._about is None or path in self._above):
             self._trees.add(path)
+        self.is_cut = self.is_cut or len(self._paths) > _MOST_PATHS
 
     def explains(self, path: bytes) -> bool:
         """Whether a difference at `path` is to be expected.
@@ -58,12 +69,13 @@ async def explained_after(
     *,
     subtree: str,
     work: Iterable[Work] = (),
+    about: Collection[bytes] | None = None,
 ) -> Explained:
-    """What Changes after these Cursors explain, and `work` that is open.
+    """What Changes after these Cursors explain, and `work` that is open; of `about` alone.
 
     Take the Cursors before the comparison, and call this after it. Raises StateUnusable.
     """
-    found = Explained()
+    found = Explained(about=about)
     for row in work:
         found.add(row.path, _want(row))
     standing = dict(cursors)
@@ -77,6 +89,8 @@ async def explained_after(
             inside = rebase(item.path, item.want, os.fsencode(subtree))
             if inside is not None:
                 found.add(*inside)
+        if found.is_cut:
+            return found
         standing.update(unread.cursors)
         await asyncio.sleep(0)
     found.is_cut = True

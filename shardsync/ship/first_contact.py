@@ -144,11 +144,14 @@ class FirstContact:
             in_flight=InFlight(),
         )
         self._has_looked = True
+        if not found.changed:
+            return False
         explained = await explained_after(
             self._journals,
             cursors,
             subtree=self._node.subtree,
             work=self._state.read.work(key),
+            about=found.changed,
         )
         lost = [path for path in found.changed if not explained.explains(path)]
         if not lost:

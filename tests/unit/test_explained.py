@@ -29,9 +29,20 @@ def test_what_is_pending_explains_no_more_than_it_must(
     pending: bytes, want: Want, path: bytes, *, is_explained: bool
 ) -> None:
     """Too much, and a Node that lost its files passes for one that is merely behind."""
-    explained = Explained()
-    explained.add(pending, want)
-    assert explained.explains(path) is is_explained
+    for explained in (Explained(), Explained(about=[path]), Explained(about=[b"x", path, b"d/x"])):
+        explained.add(pending, want)
+        assert explained.explains(path) is is_explained
+
+
+def test_what_is_not_asked_about_is_not_kept() -> None:
+    """A long backlog is read in the memory of what differs; without that, up to a limit."""
+    some, all_of_it = Explained(about=[b"d/f"]), Explained()
+    for number in range(110_000):
+        some.add(b"d/%d" % number)
+        all_of_it.add(b"d/%d" % number)
+    assert not some.is_cut
+    assert not some.explains(b"d/f")
+    assert all_of_it.is_cut
 
 
 def test_more_than_can_be_read_explains_everything() -> None:
