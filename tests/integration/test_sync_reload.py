@@ -57,6 +57,28 @@ def test_a_node_that_is_added_is_filled_and_the_others_are_left_alone(tmp_path: 
     run(work)
 
 
+def test_an_rsync_to_a_node_that_stays_as_it_is_goes_on_through_a_reload(tmp_path: Path) -> None:
+    """Another Node comes meanwhile: neither is the running one cut off, nor is it waited for."""
+    instance = Instance(tmp_path)
+    fill(instance.tree, {"a": "1"})
+    one = dataclasses.replace(local_node(tmp_path / "one"), bandwidth="256KiB")
+    instance.nodes = [one]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            (instance.tree / "big").write_bytes(os.urandom(3_000_000))
+            instance.changed("big")
+            await sync.until(lambda: any((tmp_path / "one").glob(".big.*")))
+            begun = list((tmp_path / "one").glob(".big.*"))
+            await _take(sync, one, local_node(tmp_path / "two", name="web2"))
+            assert list((tmp_path / "one").glob(".big.*")) == begun
+            await sync.until((tmp_path / "two/a").exists)
+            await sync.followed(seconds=60)
+
+    run(work)
+
+
 def test_a_node_that_is_removed_is_forgotten_and_keeps_its_files(tmp_path: Path) -> None:
     """Its Cursors and rows are dropped, its files are not touched, nothing is sent any more."""
     instance = Instance(tmp_path)
