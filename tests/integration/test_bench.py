@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.compare import differences
 from tests.support.sources import REPOSITORY
+from tools.benches.arrivals import Arrivals
 from tools.benches.counted import CountedRsync
 from tools.benches.processes import holds, with_descendants
 from tools.benches.say import Display
@@ -134,3 +135,20 @@ def test_an_interrupted_bench_leaves_nothing_behind(tmp_path: Path) -> None:
     mine = {folder for folder in work_folders() - before if folder.stat().st_uid == os.getuid()}
     assert all(not holds(folder / "served/shardsync.toml", bytes(tmp_path)) for folder in mine)
     assert (tmp_path / "trees/10k/tree.complete").exists()
+
+
+def test_arrivals_are_told_by_name_when_they_are_whole(tmp_path: Path) -> None:
+    """A file counts once rsync has renamed it into place, in each directory that is watched."""
+    source, node = tmp_path / "source", tmp_path / "node"
+    for folder in ("one", "two"):
+        (source / folder).mkdir(parents=True)
+        (node / folder).mkdir(parents=True)
+        (source / folder / f"{folder}.html").write_text("content\n")
+    with Arrivals([node / "one", node / "two"]) as arrivals:
+        before = time.monotonic()
+        subprocess.run(["rsync", "-a", f"{source}/", f"{node}/"], check=True, timeout=20)
+        deadline = before + 10
+        while len(arrivals.at) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert set(arrivals.at) == {"one.html", "two.html"}
+    assert all(before <= at <= time.monotonic() for at in arrivals.at.values())

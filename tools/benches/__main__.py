@@ -16,7 +16,7 @@ from types import FrameType
 
 from tools.benches import machine, peers, report, table
 from tools.benches.bench import Bench, Options
-from tools.benches.cases import CASES, DEFAULT
+from tools.benches.cases import CASES, DEFAULT, OPTIONAL
 from tools.benches.model import Part
 from tools.benches.processes import BenchFailed
 from tools.benches.say import Display, tell
@@ -80,7 +80,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", choices=list(SCALES), default="10k", help="leaf directories")
     parser.add_argument(
         "--case", nargs="+", choices=list(CASES), default=list(DEFAULT), metavar="NAME",
-        help=f"one or more of: {', '.join(CASES)} (default: all but cold-start and one-file)",
+        help=f"one or more of: {', '.join(CASES)}"
+        f" (default: all but {', '.join(sorted(OPTIONAL))})",
     )  # fmt: skip
     parser.add_argument("--rounds", type=_positive, default=3)
     parser.add_argument(
@@ -104,6 +105,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--events", type=_positive, default=200_000, help="how many in `events`")
     parser.add_argument("--create", type=_positive, default=200_000, help="files in `create`")
+    parser.add_argument(
+        "--backlog", type=_positive, default=1_000_000, help="how many Changes in `backlog`"
+    )
     parser.add_argument("--idle-seconds", type=float, default=60.0)
     return parser.parse_args()
 
@@ -155,6 +159,7 @@ def _run(options: argparse.Namespace, done: Done) -> None:
                 events=options.events,
                 idle_seconds=options.idle_seconds,
                 create=options.create,
+                backlog=options.backlog,
             ),
             trees=trees,
             generator=generator,

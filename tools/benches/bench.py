@@ -38,6 +38,7 @@ class Options:
     events: int
     idle_seconds: float
     create: int
+    backlog: int
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from tools.benches.bench import Bench
 from tools.benches.cases import (
+    burst,
     changed,
     creates,
     events,
+    fan_out,
     idle,
     memory,
     one,
@@ -68,6 +70,32 @@ CASES = {
         " the other, from before the first write until each is on the local Node. lsyncd: delay ="
         " 1. rsync: run after the last write, with the list of exactly these files.",
     ),
+    "scattered-many": Case(
+        scattered.scattered_many,
+        "As scattered, with 20,000 files, or all of a tree that has fewer. lsyncd gets 90 s.",
+    ),
+    "new-files": Case(
+        burst.new_files,
+        "Everything running and in step on an empty tree: 10,000 files made in 1,000 new"
+        " directories by four processes, from before the first until all are on the local Node."
+        " lsyncd: delay = 1, given 90 s. rsync: one run after the last file.",
+        has_own_tree=True,
+    ),
+    "fan-out": Case(
+        fan_out.fan_out,
+        "10,000 files in 100 directories rewritten, from after the last write until each is on"
+        " every one of 1, 8, 16 local Nodes; at most 8 rsyncs at a time. rsync: so many runs at a"
+        " time, with the list of exactly these files. Then single files to 8 Nodes, 2 rsyncs at a"
+        " time, with a further Node in step and with that one's daemon stopped by SIGSTOP.",
+        has_own_tree=True,
+    ),
+    "backlog": Case(
+        burst.backlog,
+        "Files made while the only Node is paused, until the Watchers have journaled them; then"
+        " from its resume until `flush` has answered, with the resident memory of the sync process"
+        " before and the most meanwhile. rsync: one `rsync -a` of the same.",
+        has_own_tree=True,
+    ),
     "events": Case(
         events.events,
         "One Watcher (or inotifywait -m, writing lines to a file) is stopped with SIGSTOP, files"
@@ -89,10 +117,18 @@ CASES = {
         " once with a settle delay of 0, and get files by turns.",
         has_own_tree=True,
     ),
+    "steady": Case(
+        one.steady,
+        "200 small files a second, whatever comes of them: of each, from its close until it is on"
+        " the Node, as the kernel tells (inotify). One program after the other, settle delay 0.",
+        has_own_tree=True,
+    ),
     "idle": Case(
         idle.idle,
         "All directories watched, one local Node in step, nothing changes: CPU time and bytes"
         " written by supervisord and every process below it.",
     ),
 }
-DEFAULT = tuple(name for name in CASES if name not in {"cold-start", "one-file"})
+OPTIONAL = frozenset({"cold-start", "one-file", "steady", "fan-out", "backlog"})
+"""Asked for by name: they need root, or long, or much memory."""
+DEFAULT = tuple(name for name in CASES if name not in OPTIONAL)

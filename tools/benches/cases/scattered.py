@@ -14,18 +14,29 @@ from tools.benches.processes import BenchFailed, await_true
 from tools.benches.trees import LEAF_FILE
 
 ALL_THERE = "first write to all on the Node"
-_FILES = 1_000
+_FILES, _MANY = 1_000, 20_000
 _THERE_SECONDS = 180.0
+_LSYNCD_SECONDS = 90.0
 _REST_SECONDS = 2.0
 
 
 def scattered(bench: Bench, part: Part) -> None:
     """1,000 files in as many directories, one after the other as fast as they can be written."""
+    _scatter(bench, part, _FILES)
+
+
+def scattered_many(bench: Bench, part: Part) -> None:
+    """20,000 of them, or all that the tree has."""
+    _scatter(bench, part, min(_MANY, bench.trees.scale.files))
+
+
+def _scatter(bench: Bench, part: Part, files: int) -> None:
     bench.need_watches(part)
     bench.served()
+    part.note(f"{files:,} files")
 
     def measure(program: str, folder: Path) -> None:
-        paths = pick(bench, _FILES)
+        paths = pick(bench, files)
         if program == US:
             with bench.serving() as (instance, _):
                 instance.command("flush", "--timeout", "1h")
@@ -66,7 +77,8 @@ def _timed(bench: Bench, paths: list[str], process: subprocess.Popen[bytes] | No
     rewrite(bench.trees.tree, paths)
     there = await_true(
         lambda: _are_there(bench, paths),
-        seconds=_THERE_SECONDS, what="the files on the Node", process=process, every=0.005,
+        seconds=_THERE_SECONDS if process is None else _LSYNCD_SECONDS,
+        what="the files on the Node", process=process, every=0.005,
     )  # fmt: skip
     bench.trees.end_change()
     return there - began
@@ -93,13 +105,12 @@ def _bare(bench: Bench, paths: list[str]) -> float:
 
 def _are_there(bench: Bench, paths: list[str]) -> bool:
     """Whether each has size and mtime of its original; rsync sets both with the rename."""
-    while paths:
-        try:
-            ours = os.stat(bench.trees.tree / paths[-1])
-            theirs = os.stat(bench.trees.node / paths[-1])
-        except FileNotFoundError:
-            return False
-        if (ours.st_size, ours.st_mtime_ns) != (theirs.st_size, theirs.st_mtime_ns):
-            return False
-        paths = paths[:-1]
-    return True
+    return all(_is_there(bench, path) for path in reversed(paths))
+
+
+def _is_there(bench: Bench, path: str) -> bool:
+    try:
+        ours, theirs = os.stat(bench.trees.tree / path), os.stat(bench.trees.node / path)
+    except FileNotFoundError:
+        return False
+    return (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
