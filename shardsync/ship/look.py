@@ -193,9 +193,9 @@ def open_stepwise(root: int, path: bytes) -> int:
 
 def is_clean(path: bytes) -> bool:
     """Whether `path` is relative, without empty, `.` and `..` components and zero bytes."""
-    if b"\0" in path:
-        return False
-    return not any(part in {b"", b".", b".."} for part in path.split(b"/"))
+    # Asked for each path of each Batch: 0.5 us, where splitting costs 3.
+    whole = b"/" + path + b"/"
+    return not (b"//" in whole or b"/./" in whole or b"/../" in whole or b"\0" in path)
 
 
 def seen(status: os.stat_result) -> Look:
