@@ -172,6 +172,14 @@ class Mover:
             if run.outcome is Outcome.NOTHING:
                 self._log.warning("move.refused", path=move.path, error=run.message)
             elif not only:
+                self._log.info(
+                    "move.shipped",
+                    path=move.path,
+                    origin=move.origins[0],
+                    bytes_sent=run.bytes_sent,
+                    by="time" if move.path in quick else "checksum",
+                    link=self._links(move),
+                )
                 shipped.append(Moved(move=move, result=run, is_fresh=move.path in fresh))
         return shipped, None
 
