@@ -333,13 +333,14 @@ class Delivery:
             origins = sorted(vacated.entries)
             await self._run((), origins, Purpose.BATCH, delivered, moved_entries=entries)
         with self._looking() as looker:
-            ended = [
+            ended = {
                 origin
                 for origin in vacated.shared
                 if looker.look(origin).kind in _GONE
                 and not any(above in delivered.failed for above in (origin, *ancestors(origin)))
-            ]
+            }
         self._mover.sharing.end(ended)
+        self._mover.sharing.leave(vacated.shared - ended)
 
     async def _check_deletions(
         self,

@@ -25,8 +25,9 @@ from shardsync.ship.outcome import Outcome, RunResult, Trouble
 
 _LATER_US = 60_000_000
 """While the Batch lives it takes care itself; after a crash its Changes come first."""
-_REFUSED = frozenset({Trouble.INVOCATION, Trouble.UNATTRIBUTED})
-"""A daemon may refuse --link-dest; the directory is then sent as any other."""
+_REFUSED = frozenset({Trouble.INVOCATION, Trouble.UNATTRIBUTED, Trouble.SOURCE})
+"""A daemon may refuse --link-dest, and the directory may be gone again since it was looked at;
+it is then sent, or left out, as any other."""
 
 
 class Moving(Protocol):
@@ -74,6 +75,20 @@ class Sharing:
 
     def begin(self, origins: Iterable[bytes]) -> None:
         """From now on what is at these places may be shared."""
+        self._note(origins, not_before=self._clock.wall_us() + _LATER_US)
+
+    def end(self, origins: Iterable[bytes]) -> None:
+        """Nothing is at these places on the Node any more."""
+        ids = self._state.read.move_rows(self._key, origins)
+        if ids:
+            self._state.record(self._key, BatchRecord(work_done=ids))
+
+    def leave(self, origins: Iterable[bytes]) -> None:
+        """The Batch is over, and something is at these places, or may be: send it anew at once."""
+        open_ = [path for path in origins if self._state.read.move_rows(self._key, [path])]
+        self._note(open_, not_before=0)
+
+    def _note(self, origins: Iterable[bytes], *, not_before: int) -> None:
         now = self._clock.wall_us()
         self._state.add_work(
             self._key,
@@ -84,17 +99,11 @@ class Sharing:
                     compare=Compare.ANEW,
                     reason=WorkReason.MOVE,
                     since=now,
-                    not_before=now + _LATER_US,
+                    not_before=not_before,
                 )
                 for path in origins
             ],
         )
-
-    def end(self, origins: Iterable[bytes]) -> None:
-        """Nothing is at these places on the Node any more."""
-        ids = self._state.read.move_rows(self._key, origins)
-        if ids:
-            self._state.record(self._key, BatchRecord(work_done=ids))
 
     def is_settled(self, origins: Iterable[bytes]) -> bool:
         """Whether the Node has everything that the Cursors say it has at these places."""

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from shardsync.clock import SystemClock
 from shardsync.config.settings import DeleteLimit, SyncSettings
 from shardsync.journal.records import Compare, Work, WorkReason
 from shardsync.journal.requests import RequestKind
+from shardsync.journal.state_writer import StateWriter
+from shardsync.log import Log
 from shardsync.model import Kind, Scope
+from shardsync.ship.moves import Move
+from shardsync.ship.moving import Mover, Sharing
+from shardsync.ship.outcome import Outcome, RunResult
+from shardsync.ship.rsync import source_lost
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.shipping import (
@@ -373,6 +381,47 @@ def test_a_daemon_that_refuses_is_sent_the_data(tmp_path: Path) -> None:
                 assert differences(instance.tree, folder) == []
 
     run(work)
+
+
+class _Gone:
+    """A transport whose renamed directory goes just before its run: a hand-written Moving."""
+
+    def can_move(self, path: bytes) -> bool:
+        return path == b"new"
+
+    async def ship(self, paths: Sequence[bytes], **_: object) -> RunResult:
+        return RunResult(exit_code=0, outcome=Outcome.SHIPPED, listed=len(paths))
+
+    async def ship_moved(self, path: bytes, **_: object) -> RunResult:
+        return source_lost(FileNotFoundError(2, "No such file or directory", path), listed=1)
+
+
+def test_a_directory_that_is_gone_again_is_no_trouble_of_the_node(tmp_path: Path) -> None:
+    """Renamed on while its Batch runs: it is left to the Changes that follow."""
+    clock = SystemClock()
+    state = StateWriter.open(tmp_path / "state.db", clock=clock)
+    mover = Mover(
+        transport=_Gone(),
+        sharing=Sharing(key=KEY, state=state, clock=clock),
+        slots=contextlib.nullcontext(),
+        filters_below=lambda _path: (),
+        first_below=lambda _path: (),
+        is_divided=lambda _path: False,
+        may_link=True,
+        log=Log("test"),
+    )
+    move = Move(path=b"new", origins=(b"old",), is_gone=True, is_told=True)
+
+    async def work() -> None:
+        shipped = await mover.ship([move], check_root=lambda: None, deadline_seconds=1.0)
+        assert shipped == ([], None)
+
+    run(work)
+    mover.sharing.leave([b"old", b"other"])
+    assert [row.path for row in state.read.work_due(KEY, now_us=clock.wall_us(), limit=9)] == [
+        b"old"
+    ]
+    state.close()
 
 
 def test_a_node_that_deletes_nothing_keeps_the_old_name(tmp_path: Path) -> None:
