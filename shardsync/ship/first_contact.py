@@ -30,7 +30,7 @@ from shardsync.model import NodeState, Scope
 from shardsync.ship.batch import IsExcluded
 from shardsync.ship.command import Purpose
 from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
-from shardsync.ship.explained import explained_after
+from shardsync.ship.explained import explained_after, is_old
 from shardsync.ship.findings import find
 from shardsync.ship.fold import Want, rebase
 from shardsync.ship.janitor import InFlight
@@ -133,7 +133,7 @@ class FirstContact:
         or restored from a copy. Raises NodeTrouble, RootLost.
         """
         key = self._node.key
-        cursors = self._state.read.cursors(key)
+        cursors, watermark_us = self._state.read.cursors(key), self._journals.watermark_us()
         tops = await asyncio.to_thread(self._tops)
         found = await find(
             self._transport,
@@ -154,6 +154,10 @@ class FirstContact:
             about=found.changed,
         )
         lost = [path for path in found.changed if not explained.explains(path)]
+        with self._view.looking() as looker:
+            lost = [
+                path for path in lost if is_old(path, watermark_us=watermark_us, look=looker.look)
+            ]
         if not lost:
             return False
         self._log.warning(

@@ -91,6 +91,15 @@ class TreeJournals:
         found = (self._try_progress(shard.id) for shard in self._shards)
         return sum(progress.directories for progress in found if progress is not None)
 
+    def watermark_us(self) -> int:
+        """All that changed in the Tree before then is journaled; 0 where that is not known."""
+        marks = [
+            None if (progress := self._try_progress(shard.id)) is None else progress.watermark_us
+            for shard in self._shards
+            if shard.state != "retired"
+        ]
+        return min((mark or 0 for mark in marks), default=0)
+
     def newest(self) -> dict[str, Cursor]:
         """Cursors behind the newest Change of each Journal. Raises StateUnusable."""
         found: dict[str, Cursor] = {}

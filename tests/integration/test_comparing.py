@@ -310,6 +310,35 @@ def test_a_node_restored_from_an_old_copy_is_noticed(tmp_path: Path, how: str) -
             run(after)
 
 
+def test_what_may_not_be_journaled_yet_is_no_sign_that_a_node_was_changed(
+    tmp_path: Path, counted: CountedRsync
+) -> None:
+    """A file held open for writing, a directory moved in: their Changes are still to come."""
+    instance, tree, node = _instance(tmp_path)
+    fill(tmp_path / "elsewhere", {"in/old": "1"})
+
+    async def first() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+
+    async def second() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            await sync.until(lambda: len(counted.comparisons()) > 0)
+            await asyncio.sleep(0.2)
+            assert row_of(sync).state is NodeState.FOLLOWING
+            assert (node / "site" / "index").read_text() == "1"
+
+    run(first)
+    instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
+    (tree / "site" / "index").write_text("being written")
+    (tmp_path / "elsewhere" / "in").rename(tree / "in")
+    counted.forget()
+    run(second)
+    assert len(counted.comparisons()) == 1
+    assert counted.trees() == []
+
+
 def test_a_node_that_is_what_it_was_is_not_reconciled_after_a_start(
     tmp_path: Path, counted: CountedRsync
 ) -> None:

@@ -22,6 +22,9 @@ from shardsync.ship.service import SyncService
 SETTLE_SECONDS = 15.0
 
 
+_AN_HOUR_US = 3_600_000_000
+
+
 class Instance:
     """One Tree `main` in `folder/tree`, its state in `folder/state`, Shards by hand."""
 
@@ -109,7 +112,9 @@ class Instance:
             )
         )
         writer.begin_epoch(EpochReason.FIRST_START)
-        writer.commit(progress={"state": ShardState.FOLLOWING.value})
+        # Tests journal what they change themselves: no change is still to be told.
+        told_us = self.clock.wall_us() + _AN_HOUR_US
+        writer.commit(progress={"state": ShardState.FOLLOWING.value, "watermark_us": told_us})
         return writer
 
 
