@@ -30,7 +30,7 @@ from shardsync.model import NodeState, Scope
 from shardsync.ship.batch import IsExcluded
 from shardsync.ship.command import Purpose
 from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
-from shardsync.ship.explained import explained_after, is_old
+from shardsync.ship.explained import explained_after
 from shardsync.ship.findings import find
 from shardsync.ship.fold import Want, rebase
 from shardsync.ship.janitor import InFlight
@@ -68,6 +68,16 @@ class Fingerprint:
         return cls(**{**values, "filters": tuple(values["filters"])})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Suspicion:
+    """What differed until `seen_us`; where the Cursors stood, and what was open, before."""
+
+    paths: tuple[bytes, ...]
+    cursors: dict[str, Cursor]
+    work: tuple[Work, ...]
+    seen_us: int
+
+
 class FirstContact:
     """Opens and measures the comparing work of one Node; the Syncer does it."""
 
@@ -94,6 +104,7 @@ class FirstContact:
         self._clock = clock
         self._log = log
         self._has_looked = False
+        self._suspicion: _Suspicion | None = None
 
     def adapt(self, row: NodeRow) -> bool:
         """Answer to settings that changed since the Node was last served; whether they did.
@@ -133,7 +144,7 @@ class FirstContact:
         or restored from a copy. Raises NodeTrouble, RootLost.
         """
         key = self._node.key
-        cursors, watermark_us = self._state.read.cursors(key), self._journals.watermark_us()
+        cursors, work = self._state.read.cursors(key), tuple(self._state.read.work(key))
         tops = await asyncio.to_thread(self._tops)
         found = await find(
             self._transport,
@@ -144,20 +155,33 @@ class FirstContact:
             in_flight=InFlight(),
         )
         self._has_looked = True
-        if not found.changed:
+        self._suspicion = None
+        now_us = self._clock.wall_us()
+        if found.changed:
+            self._suspicion = _Suspicion(
+                paths=tuple(found.changed), cursors=cursors, work=work, seen_us=now_us
+            )
+        return await self.judge()
+
+    async def judge(self) -> bool:
+        """Whether what the last look found is a loss; opens a reconcile then.
+
+        Once all that had changed by then is journaled, and no sooner: a file that is being
+        written, or what a Watcher has not read yet, differs without a Change.
+        Raises StateUnusable.
+        """
+        suspicion = self._suspicion
+        if suspicion is None or self._journals.watermark_us() < suspicion.seen_us:
             return False
+        self._suspicion = None
         explained = await explained_after(
             self._journals,
-            cursors,
+            suspicion.cursors,
             subtree=self._node.subtree,
-            work=self._state.read.work(key),
-            about=found.changed,
+            work=suspicion.work,
+            about=suspicion.paths,
         )
-        lost = [path for path in found.changed if not explained.explains(path)]
-        with self._view.looking() as looker:
-            lost = [
-                path for path in lost if is_old(path, watermark_us=watermark_us, look=looker.look)
-            ]
+        lost = [path for path in suspicion.paths if not explained.explains(path)]
         if not lost:
             return False
         self._log.warning(

@@ -216,6 +216,8 @@ class Syncer:
         """Whatever the outage was, of the Node or ours, it may be another machine by now."""
         if row.attempts or not self._first_contact.has_looked:
             await self._first_contact.look_again()
+        else:
+            await self._first_contact.judge()
         if row.attempts:
             self._condition.reached(row)
 
