@@ -23,7 +23,7 @@ from shardsync.journal.requests import RequestKind, RequestState
 from shardsync.journal.state_reader import StateReader
 from shardsync.model import Kind, Scope
 from tests.support.compare import differences
-from tests.support.nodes import RsyncDaemon, Sshd
+from tests.support.nodes import RsyncDaemon, Sshd, local_node
 from tests.support.shipping import answered, asked
 from tests.support.sync import Instance, Running, run, running
 
@@ -203,6 +203,37 @@ def test_a_node_that_goes_down_in_the_middle_backs_off_and_gets_it_later(
             sync.state.set_retry_due(KEY)
             await _converged(sync, instance)
             assert not set(left) & set(_temporary(instance))
+
+    run(work)
+
+
+def _writers(instance: Instance) -> list[int]:
+    """The processes that have rsync's temporary file open."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            if any(link.startswith(f"{_node(instance)}/d/.big.") for link in links):
+                found.append(int(pid))
+    return found
+
+
+def test_what_a_killed_receiver_leaves_is_deleted(instance: Instance) -> None:
+    """Whether the path alone is tried again (rsync exits 12) or the Node backs off (10)."""
+    instance.nodes = [replace(local_node(_node(instance), name=KEY[1]), bandwidth=SLOW)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            _make_big(instance)
+            await sync.until(_is_sending(instance))
+            (left,) = _temporary(instance)
+            for pid in _writers(instance):
+                os.kill(pid, signal.SIGKILL)
+            await sync.until(lambda: sync.state.read.work_summary(KEY)[1] == 1)
+            assert left in _temporary(instance)
+            sync.state.set_retry_due(KEY)
+            await _converged(sync, instance)
 
     run(work)
 
