@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from shardsync.control.programs import SYNC_MODULE
 from tools.benches.bench import Bench, settle
 from tools.benches.instance import Instance
 from tools.benches.model import US, Part
@@ -131,7 +132,7 @@ def _drained(bench: Bench, part: Part, folder: Path, tree: Path, node: Path) -> 
 def _sync_pid(instance: Instance) -> int:
     for pid in instance.everything():
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"shardsync.ship" in b" ".join(words) or b"shardsync.cli.sync" in words:
+        if SYNC_MODULE.encode() in words:
             return pid
     raise BenchFailed("no sync process is to be found")
 
