@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import os
 import pwd
+import select
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -260,6 +263,49 @@ def test_folders_of_killed_processes_are_swept(root: Path, tmp_path: Path) -> No
             asyncio.run(run())
     finally:
         other.rmdir()
+
+
+KILLED = """
+import asyncio, sys
+from dataclasses import replace
+from pathlib import Path
+from tests.support.nodes import local_node
+from tests.support.transports import transport
+from shardsync.config.settings import Target, TargetKind
+
+async def run():
+    root, node, *options = sys.argv[1:]
+    target = Target(kind=TargetKind.SSH, host="127.0.0.1", path=node)
+    far = replace(local_node(Path(node)), target=target, ssh_options=tuple(options))
+    route = transport(far, Path(root))
+    await route.ship([b"a"], deadline_seconds=30)
+    while not route.is_shared:
+        await asyncio.sleep(0.02)
+    print(route.master_pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(run())
+"""
+
+
+def test_a_killed_sync_process_leaves_no_master(root: Path, tmp_path: Path) -> None:
+    """After kill -9 the connection ends by itself."""
+    with Sshd(workspace=tmp_path) as sshd:
+        parent = subprocess.Popen(
+            [sys.executable, "-c", KILLED, root, tmp_path / "node", *sshd.ssh_options],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        assert parent.stdout is not None
+        with parent.stdout:
+            pid = int(parent.stdout.readline())
+        master = os.pidfd_open(pid)
+        try:
+            parent.kill()
+            parent.wait(timeout=10)
+            assert select.select([master], [], [], 20)[0]
+        finally:
+            os.close(master)
 
 
 def test_other_kinds_have_none(root: Path, tmp_path: Path) -> None:
