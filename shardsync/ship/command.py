@@ -216,12 +216,20 @@ def rsync_command(
     )
 
 
-def basis_options(path: bytes, origins: Iterable[bytes], *, link: bool) -> tuple[str, ...]:
+def basis_options(
+    path: bytes, origins: Iterable[bytes], *, link: bool, target: Target
+) -> tuple[str, ...]:
     """Where a Node may have what is at `path` now, told relative to there.
+
+    To a daemon from its module's root: Debian 12's 3.2.7 finds nothing by `../` (tried).
 
     `link`: files are hard-linked from there, else copied by the Node itself.
     """
     option = "--link-dest=" if link else "--copy-dest="
+    if target.kind is TargetKind.DAEMON:
+        folder = target.path.partition("/")[2].strip("/")
+        top = f"/{folder}/" if folder else "/"
+        return tuple(option + top + os.fsdecode(origin) for origin in origins)
     return tuple(
         option + os.fsdecode(os.path.relpath(b"/" + origin, b"/" + path)) for origin in origins
     )

@@ -260,7 +260,7 @@ class NodeTransport:
                         purpose=purpose,
                         filters=filters,
                         node=node,
-                        basis=basis_options(path, origins, link=link),
+                        basis=basis_options(path, origins, link=link, target=self._node.target),
                     )
                 finally:
                     os.close(source)

@@ -24,7 +24,8 @@ from shardsync.ship.moving import Mover, Sharing
 from shardsync.ship.outcome import Outcome, RunResult
 from shardsync.ship.rsync import source_lost
 from tests.support.compare import differences
-from tests.support.nodes import RsyncDaemon, local_node
+from tests.support.nodes import RsyncDaemon, Sshd, local_node
+from tests.support.old_rsync import old_rsync
 from tests.support.shipping import (
     KEY,
     ask,
@@ -379,6 +380,36 @@ def test_a_daemon_that_refuses_is_sent_the_data(tmp_path: Path) -> None:
                 _moved(instance, ("old", None), ("new", "old"))
                 await sync.followed()
                 assert differences(instance.tree, folder) == []
+
+    run(work)
+
+
+@pytest.mark.parametrize("receiver", ["old", "rrsync"])
+def test_receivers_that_take_less(receiver: str, tmp_path: Path) -> None:
+    """Debian 12's own rsync, whose deletions go by filters, links; behind rrsync data is sent."""
+    instance = Instance(tmp_path)
+    _filled(instance.tree / "old")
+    folder = tmp_path / "node"
+    folder.mkdir()
+
+    async def work() -> None:
+        with contextlib.ExitStack() as stack:
+            if receiver == "old":
+                daemon = RsyncDaemon(workspace=tmp_path, path=folder, binary=old_rsync())
+                node = stack.enter_context(daemon).node(name="web1")
+            else:
+                command = f"rrsync -wo {folder}"
+                sshd = stack.enter_context(Sshd(workspace=tmp_path, forced_command=command))
+                node = sshd.node(Path("/"), name="web1")
+            instance.nodes = [node]
+            async with running(instance) as sync:
+                await sync.followed(seconds=60)
+                before = _inodes(folder / "old")
+                _rename(instance, "old", "new")
+                _moved(instance, ("old", None), ("new", "old"))
+                await sync.followed(seconds=60)
+                assert differences(instance.tree, folder) == []
+                assert (_inodes(folder / "new") == before) is (receiver == "old")
 
     run(work)
 

@@ -75,12 +75,17 @@ def test_one_half_alone_waits_for_the_other() -> None:
 
 
 def test_a_basis_is_told_relative_to_the_new_place() -> None:
-    """As rsync takes it: from the destination, not from where we are."""
-    assert basis_options(b"b/c/new", (b"b/old", b"x"), link=True) == (
+    """From the destination, not from where we are; to a daemon from its module's root."""
+    local = Target(kind=TargetKind.LOCAL, path="/n")
+    daemon = Target(kind=TargetKind.DAEMON, host="h", path="site/sub")
+    assert basis_options(b"b/c/new", (b"b/old", b"x"), link=True, target=local) == (
         "--link-dest=../../old",
         "--link-dest=../../../x",
     )
-    assert basis_options(b"new", (b"old",), link=False) == ("--copy-dest=../old",)
+    assert basis_options(b"new", (b"old",), link=False, target=local) == ("--copy-dest=../old",)
+    assert basis_options(b"new", (b"p/old",), link=True, target=daemon) == (
+        "--link-dest=/sub/p/old",
+    )
 
 
 def test_a_name_with_wildcards_is_no_destination_of_a_remote_node() -> None:
