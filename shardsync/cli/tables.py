@@ -14,7 +14,6 @@ from shardsync.cli.output import counted
 from shardsync.cli.scanning import scan_figures, scan_words
 from shardsync.clock import rfc3339
 from shardsync.escape import printable, printable_text
-from shardsync.journal.records import Round
 from shardsync.model import NodeState, ShardState, TreeState
 from shardsync.observe.status import NodeStatus, ShardStatus, Status, TreeStatus
 from shardsync.units import human_bytes, human_duration
@@ -78,7 +77,8 @@ def _bars(status: Status, paces: Mapping[str, float]) -> Iterable[RenderableType
         if node.compared is not None or node.state is NodeState.BOOTSTRAPPING:
             bar = ProgressBar(total=1.0, completed=node.progress, width=_BAR_WIDTH)
             word = "bootstrap" if node.state is NodeState.BOOTSTRAPPING else "reconcile"
-            figures = f"{node.progress:.0%}  {round_words(node.compared)}"
+            words = "" if node.compared is None else node.compared.words
+            figures = f"{node.progress:.0%}  {words}"
             grid.add_row(Text(f"{word} {node.name}"), bar, Text(figures))
     return [Text(), grid] if grid.rows else []
 
@@ -159,7 +159,7 @@ def _tree_note(tree: TreeStatus) -> str:
 def _node_note(node: NodeStatus) -> str:
     notes = []
     if node.compared is not None:
-        notes.append(f"compared {node.compared.ratio:.0%}: {round_words(node.compared)}")
+        notes.append(f"compared {node.compared.ratio:.0%}: {node.compared.words}")
     if node.paused_until_us is not None and node.state is NodeState.PAUSED:
         notes.append(f"paused until {rfc3339(node.paused_until_us)}")
     if node.window:
@@ -187,17 +187,6 @@ def _retries(node: NodeStatus) -> str:
     ]
     more = (node.retry_paths or 0) - len(told)
     return ", ".join([*told, *([f"and {more} more"] if more > 0 else [])])
-
-
-def round_words(found: Round | None) -> str:
-    """`12,000 paths, 1.4 GiB looked at, 20.0 MiB sent, 3m05s left`, as far as it is known."""
-    if found is None:
-        return ""
-    words = [f"{counted(found.paths, 'path')}, {human_bytes(found.bytes)} looked at"]
-    words.append(f"{human_bytes(found.sent_bytes)} sent")
-    if found.eta_seconds is not None:
-        words.append(f"{human_duration(found.eta_seconds)} left")
-    return ", ".join(words)
 
 
 def _number(number: int | None) -> str:

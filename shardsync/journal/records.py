@@ -9,6 +9,7 @@ from typing import Any
 
 from shardsync.journal.requests import RequestState
 from shardsync.model import NodeState, Scope
+from shardsync.units import human_bytes, human_duration
 
 NodeKey = tuple[str, str]
 """(tree, name)."""
@@ -91,6 +92,15 @@ class Round:
         if not self.done:
             return None
         return self.busy_us / 1e6 * max(0, self.pieces - self.done) / self.done
+
+    @property
+    def words(self) -> str:
+        """`12,000 paths, 1.4 GiB looked at, 20.0 MiB sent, 3m05s left`, as far as it is known."""
+        words = f"{self.paths:,} paths, {human_bytes(self.bytes)} looked at"
+        words += f", {human_bytes(self.sent_bytes)} sent"
+        if self.eta_seconds is not None:
+            words += f", {human_duration(self.eta_seconds)} left"
+        return words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

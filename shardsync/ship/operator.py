@@ -15,7 +15,15 @@ from shardsync.clock import Clock
 from shardsync.errors import NodesFailed, SinceTooOld, StateUnusable, UsageError
 from shardsync.escape import printable
 from shardsync.journal import requests
-from shardsync.journal.records import Compare, Cursor, NodeKey, NodeRow, Work, WorkReason
+from shardsync.journal.records import (
+    Compare,
+    Cursor,
+    NodeKey,
+    NodeRow,
+    RoundKind,
+    Work,
+    WorkReason,
+)
 from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
@@ -519,6 +527,9 @@ class Operator:
             return f"halted: {row.halted}"
         if station.root.trouble:
             return f"tree halted: {station.root.trouble.message}"
+        compared = self._state.read.round(station.key, RoundKind.COMPARE)
+        if compared is not None and not row.last_error:
+            return f"{row.state.value} {compared.ratio:.0%}: {compared.words}"
         return row.last_error or row.state.value
 
     def _say_progress(self, running: _Running, open_stations: list[Station], names: str) -> None:
