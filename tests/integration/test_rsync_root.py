@@ -13,6 +13,7 @@ import pytest
 
 from shardsync.ship.look import Look, Looker, LookKind, open_stepwise
 from shardsync.ship.root import RootGuard, RootIdentity, RootTroubleKind
+from tests.support.sickly import SicklyMount
 from tests.support.transports import ODD_NAMES
 
 
@@ -143,6 +144,25 @@ def test_forbidden_is_not_missing(root: Path) -> None:
         found = held.look(b"secret/file")
         os._exit(0 if (found.kind, found.error) == (LookKind.UNREADABLE, errno.EACCES) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+@pytest.mark.parametrize("failure", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])
+def test_an_error_is_told_as_it_is(root: Path, tmp_path: Path, failure: int) -> None:
+    """A disk that answers with an error: unreadable, by that very error, at it and below."""
+    back = tmp_path / "back"
+    (back / "sub").mkdir(parents=True)
+    (back / "sub" / "f").write_text("1")
+    with SicklyMount(back=back, point=root / "vol") as disk:
+        held = guard(root)
+        assert held.look(b"vol/sub/f").kind is LookKind.FILE
+        disk.fails[b"sub"] = failure
+        for path in (b"vol/sub", b"vol/sub/f", b"vol/sub/none", b"vol/sub/none/deeper"):
+            assert held.look(path) == Look(kind=LookKind.UNREADABLE, error=failure)
+        disk.fails.clear()
+        assert held.look(b"vol/sub/none").kind is LookKind.MISSING
+        held.release()
 
 
 def test_a_healthy_root_stays_untroubled(root: Path) -> None:

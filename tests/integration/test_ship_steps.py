@@ -583,6 +583,29 @@ def test_deletions_of_several_batches_add_up(
     asyncio.run(work())
 
 
+def test_a_halted_node_stays_so_until_it_is_allowed(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """Not even once the ten minutes are over, or what was gone is back, is anything sent."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        instance.changed("g1", "g2", "g3", "g4")
+        assert (await syncer.tick()).did is Did.SHIPPED
+        instance.changed("g5", "g6")
+        assert (await syncer.tick()).did is Did.HALTED
+        node.shipped.clear()
+        clock.advance(601)
+        instance.changed("a")
+        assert (await syncer.tick()).did is Did.NOTHING
+        assert node.shipped == []
+        assert state.read.nodes()[KEY].state is NodeState.HALTED
+
+    asyncio.run(work())
+
+
 def test_allowed_is_what_was_pending_then_and_no_more(
     instance: Instance, state: StateWriter, clock: FakeClock
 ) -> None:
