@@ -538,14 +538,14 @@ def test_a_mount_that_went_and_came_within_a_batch_stops_its_next_run(
         assert "mounted below its root just changed" in tick.error
         assert node.shipped == []
         node.on_count = bool
-        node.on_ship = flap
-        assert (await syncer.tick()).did is Did.HALTED
-        assert state.read.cursors(KEY) == before
-        node.shipped.clear()
-        node.on_ship = bool
         assert state.read.cursors(KEY) == before
         assert (await syncer.tick()).did is Did.SHIPPED
         assert node.shipped == [([], [b"gone"])]
+        before = state.read.cursors(KEY)
+        instance.changed("a")
+        node.on_ship = flap
+        assert (await syncer.tick()).did is Did.HALTED
+        assert state.read.cursors(KEY) == before
 
     keep = instance.folder / "keep"
     keep.mkdir()
