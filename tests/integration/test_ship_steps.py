@@ -542,6 +542,7 @@ def test_a_mount_that_went_and_came_within_a_batch_stops_its_next_run(
         assert (await syncer.tick()).did is Did.SHIPPED
         assert node.shipped == [([], [b"gone"])]
         before = state.read.cursors(KEY)
+        clock.advance(1)
         instance.changed("a")
         node.on_ship = flap
         assert (await syncer.tick()).did is Did.HALTED
