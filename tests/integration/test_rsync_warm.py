@@ -44,7 +44,7 @@ def test_a_warm_run_that_died_is_replaced_quietly(root: Path, tmp_path: Path) ->
         daemon.start()
         (root / "a").write_text("2")
         result = await route.ship([b"a"], deadline_seconds=SECONDS)
-        assert (result.outcome, result.warm) == (Outcome.SHIPPED, False)
+        assert (result.outcome, result.warm, result.cut_off) == (Outcome.SHIPPED, False, True)
         await route.close()
 
     with RsyncDaemon(workspace=tmp_path, path=node) as daemon:
@@ -99,7 +99,7 @@ def test_a_replaced_subtree_is_not_read_from_the_old_one(root: Path, tmp_path: P
         (root / "news" / "x").write_text("new")
         (root / "old" / "x").unlink()
         result = await route.ship([b"x"], deadline_seconds=SECONDS)
-        assert (result.outcome, result.warm) == (Outcome.SHIPPED, False)
+        assert (result.outcome, result.warm, result.cut_off) == (Outcome.SHIPPED, False, True)
         await route.close()
         guard.release()
 

@@ -692,3 +692,27 @@ def test_what_a_killed_run_left_is_swept_with_the_batch_that_is_sent_again(
         assert node.compared == []
 
     asyncio.run(work())
+
+
+def test_what_a_run_that_was_repeated_at_once_left_is_swept(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """An rsync that died with the list in hand, and another that then sent it: nothing failed,
+    but the first may have left a file of ours.
+    """
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        clock.advance(1)
+        node.shipped.clear()
+        node.compared.clear()
+        node.extraneous = (b".a.aB3dEf", b"foreign")
+        node.result = replace(node.result, cut_off=True)
+        instance.changed("a")
+        assert (await syncer.tick()).did is Did.SHIPPED
+        assert node.compared == [[b""]]
+        assert node.shipped == [([b"a"], []), ([], [b".a.aB3dEf"])]
+
+    asyncio.run(work())
