@@ -34,13 +34,13 @@ def fan_out(bench: Bench, part: Part) -> None:
             with _place(bench, count) as (tree, nodes):
                 if program == US:
                     with _following(folder, tree, nodes):
-                        _rewrite(tree)
                         began = time.monotonic()
+                        _rewrite(tree)
                         _await_same(tree, nodes)
                         part.add(US, f"{count} Nodes", time.monotonic() - began)
                 else:
-                    names = _rewrite(tree)
                     began = time.monotonic()
+                    names = _rewrite(tree)
                     _bare(tree, nodes, names)
                     part.add(_BARE, f"{count} Nodes", time.monotonic() - began)
 
