@@ -84,9 +84,10 @@ CASES = {
     "fan-out": Case(
         fan_out.fan_out,
         "10,000 files in 100 directories rewritten, from before the first write until each is on"
-        " every one of 1, 8, 16 local Nodes; at most 8 rsyncs at a time. rsync: after the last write,"
-        " so many runs at a time, with the list of exactly these files. Then single files to 8 Nodes, 2 rsyncs at a"
-        " time, with a further Node in step and with that one's daemon stopped by SIGSTOP.",
+        " every one of 1, 8, 16 local Nodes; at most 8 rsyncs at a time. rsync: after the last"
+        " write, so many runs at a time, with the list of exactly these files. Then single files"
+        " to 8 Nodes, 2 rsyncs at a time, with a further Node in step and with that one's daemon"
+        " stopped by SIGSTOP.",
         has_own_tree=True,
     ),
     "backlog": Case(
