@@ -75,7 +75,8 @@ def _names(version: int) -> tuple[str, str]:
 def _write(folder: Path, version: int) -> None:
     """Pages that refer to a style sheet and link to a page, both of this version alone."""
     for name in _names(version):
-        (folder / name).write_text("x" * 100)
+        if not (folder / name).exists():
+            (folder / name).write_text("x" * 100)
     text = " ".join(_names(version))
     for number in range(PAGES):
         (folder / f"m-{number:03}.html").write_text(text)
