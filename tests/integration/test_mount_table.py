@@ -44,3 +44,5 @@ def test_every_change_is_seen_at_once(tmp_path: Path, how: list[str]) -> None:
         assert table.read() == read_mounts()
     finally:
         table.close()
+        while tmp_path.is_mount():
+            subprocess.run(["umount", "-l", str(tmp_path)], check=True, timeout=20)
