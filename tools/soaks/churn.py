@@ -221,7 +221,7 @@ class Churn:
     def _mmap(self) -> None:
         path = self._file()
         if not os.lstat(path).st_size:
-            raise ValueError("an empty file cannot be mapped")
+            raise OSError(errno.EINVAL, "an empty file cannot be mapped", path)
         with open(path, "r+b") as stream, mmap.mmap(stream.fileno(), 0) as mapped:
             mapped[0:1] = self._dice.randbytes(1)
         self.done.blind.add(os.path.relpath(path, self._root))
