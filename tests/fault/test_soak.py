@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.timeout(400)
-def test_churn_with_faults_loses_nothing(tmp_path: Path) -> None:
+def test_churn_with_faults_loses_nothing() -> None:
     """After kills, stops and outages both Nodes hold the tree, and no comparison repaired them."""
+    # A short path: the socket's name may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="ss-"))
     options = ("--minutes", "0.5", "--seed", "1")
     done = subprocess.run(
-        [sys.executable, "-m", "tools.soaks", *options, "--folder", str(tmp_path)],
+        [sys.executable, "-m", "tools.soaks", *options, "--folder", str(folder)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -29,4 +32,4 @@ def test_churn_with_faults_loses_nothing(tmp_path: Path) -> None:
     assert summary["wrong"] == []
     assert sum(summary["operations"].values()) > 200
     assert sum(summary["faults"].values()) > 1
-    assert list(tmp_path.iterdir()) == []  # what was right leaves nothing
+    folder.rmdir()  # what was right leaves nothing

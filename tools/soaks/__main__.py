@@ -51,8 +51,8 @@ class Soak:
     def run(self, seconds: float) -> list[str]:
         """Rounds of churn, each ended by a flush and both oracles; what was found wrong."""
         found: list[str] = []
-        self.site.begin()
         try:
+            self.site.begin()
             before = self.site.sizes()
             end = time.monotonic() + seconds
             number = 0
