@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from shardsync.cli.output import counted
@@ -67,7 +67,10 @@ def tables(status: Status, now_us: int, paces: Mapping[str, float] = NO_PACES) -
 
 def _bars(status: Status, paces: Mapping[str, float]) -> Iterable[RenderableType]:
     """A bar for each scan and each bootstrap that is open."""
-    grid = Table.grid(padding=(0, 1))
+    what = Column(no_wrap=True)
+    bars = Column(min_width=10)
+    figures = Column(no_wrap=True, overflow="ellipsis")
+    grid = Table.grid(what, bars, figures, padding=(0, 1))
     for shard in status.shards:
         if shard.state is ShardState.SCANNING and shard.scan_total:
             bar = ProgressBar(total=1.0, completed=shard.scan_ratio, width=_BAR_WIDTH)
@@ -78,8 +81,7 @@ def _bars(status: Status, paces: Mapping[str, float]) -> Iterable[RenderableType
             bar = ProgressBar(total=1.0, completed=node.progress, width=_BAR_WIDTH)
             word = "bootstrap" if node.state is NodeState.BOOTSTRAPPING else "reconcile"
             words = "" if node.compared is None else node.compared.words
-            figures = f"{node.progress:.0%}  {words}"
-            grid.add_row(Text(f"{word} {node.name}"), bar, Text(figures))
+            grid.add_row(Text(f"{word} {node.name}"), bar, Text(f"{node.progress:.0%}  {words}"))
     return [Text(), grid] if grid.rows else []
 
 

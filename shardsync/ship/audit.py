@@ -245,7 +245,7 @@ class Auditor:
 
 def _is_expected(path: bytes, explained: Explained) -> bool:
     """Whether what is beside the Tree is pending, or a file that is being received just now."""
-    if explained.explains(path):
+    if explained.explains_extraneous(path):
         return True
     folder, _, name = path.rpartition(b"/")
     stem = temporary_stem(name)

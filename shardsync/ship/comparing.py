@@ -338,7 +338,11 @@ class Comparing:
         explained = await explained_after(self._journals, slice_.cursors, subtree=self._subtree)
         differing = [*found.changed, *found.extraneous, *found.unreadable]
         if not any(done.delivered.shipped or done.delivered.failed for done in slice_.open):
-            differing = [path for path in differing if not explained.explains(path)]
+            differing = [
+                *(path for path in found.changed if not explained.explains(path)),
+                *(path for path in found.extraneous if not explained.explains_extraneous(path)),
+                *(path for path in found.unreadable if not explained.explains(path)),
+            ]
             if not differing:
                 return
         self._state.set_node(self._key, owned=0)

@@ -35,10 +35,14 @@ class Explained:
         self._paths: set[bytes] = set()
         self._trees: set[bytes] = set()
         self._listings: set[bytes] = set()
+        self._levels: set[bytes] = set()
         self.is_cut = False
 
-    def add(self, path: bytes, want: Want = Want.CONTENT) -> None:
-        """Something is pending there; the times of all that is above it may differ, too."""
+    def add(self, path: bytes, want: Want = Want.CONTENT, *, is_compared: bool = False) -> None:
+        """Something is pending there; the times of all that is above it may differ, too.
+
+        `is_compared`: with its LISTING, all that lies directly in it is compared, and sent.
+        """
         touched = (path, *ancestors(path))
         if self._about is None:
             self._paths.update(touched)
@@ -46,21 +50,30 @@ class Explained:
             self._paths.update(each for each in touched if each in self._about)
         if want & Want.LISTING and (self._about is None or path in self._parents):
             self._listings.add(path)
+            if is_compared:
+                self._levels.add(path)
         if want & Want.TREE and (self._about is None or path in self._above):
             self._trees.add(path)
         self.is_cut = self.is_cut or len(self._paths) > _MOST_PATHS
 
     def explains(self, path: bytes) -> bool:
-        """Whether a difference at `path` is to be expected.
+        """Whether it is to be expected that the Node lacks `path`, or has it otherwise.
 
         Of a directory that is pending itself nothing is said about what lies in it: those
         names have Changes of their own, or its whole tree has one.
         """
         if self.is_cut or path in self._paths or b"" in self._trees:
             return True
-        if path.rpartition(b"/")[0] in self._listings or path in self._trees:
+        if path.rpartition(b"/")[0] in self._levels or path in self._trees:
             return True
         return any(above in self._trees for above in ancestors(path))
+
+    def explains_extraneous(self, path: bytes) -> bool:
+        """Whether it is to be expected that the Node has `path`, which the Tree has not.
+
+        A listing that is pending takes away what is gone, and sends nothing.
+        """
+        return self.explains(path) or path.rpartition(b"/")[0] in self._listings
 
 
 async def explained_after(
@@ -77,7 +90,7 @@ async def explained_after(
     """
     found = Explained(about=about)
     for row in work:
-        found.add(row.path, _want(row))
+        found.add(row.path, _want(row), is_compared=row.reason in COMPARING)
     standing = dict(cursors)
     for _ in range(_MOST_ROWS // _ROWS_AT_ONCE):
         unread = journals.unread(standing, limit=_ROWS_AT_ONCE)

@@ -105,6 +105,7 @@ class FirstContact:
         self._log = log
         self._has_looked = False
         self._suspicion: _Suspicion | None = None
+        self._was_lost = False
 
     def adapt(self, row: NodeRow) -> bool:
         """Answer to settings that changed since the Node was last served; whether they did.
@@ -135,6 +136,15 @@ class FirstContact:
     def has_looked(self) -> bool:
         """Whether the Node was met, or looked at, since this process began."""
         return self._has_looked
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the Node may have lost something that nothing pending tells of."""
+        if self._suspicion is not None or not self._has_looked:
+            return True
+        reasons = self._state.read.work_reasons(self._node.key) if self._was_lost else {}
+        self._was_lost = WorkReason.RECONCILE in reasons
+        return self._was_lost
 
     async def look_again(self) -> bool:
         """After an outage, or a start: whether the Node lost what it had; opens a reconcile then.
@@ -182,6 +192,7 @@ class FirstContact:
             about=suspicion.paths,
         )
         lost = [path for path in suspicion.paths if not explained.explains(path)]
+        self._was_lost = bool(lost)
         if not lost:
             return False
         self._log.warning(

@@ -515,6 +515,8 @@ class Operator:
 
     def _is_flushed(self, running: _Running, station: Station) -> bool:
         """Whether no work is open that may hold what was on disk when the flush began."""
+        if station.first_contact.is_in_doubt:
+            return False
         inside = rebase(running.request.path, Want.TREE, station.subtree)
         return inside is None or not self._state.read.has_work_at(
             station.key, inside[0], until_us=running.began_us

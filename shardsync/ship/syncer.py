@@ -117,7 +117,12 @@ class Syncer:
         self._news.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Tick until told to stop; the tick under way is finished first."""
+        """Tick until told to stop; the tick under way is finished first.
+
+        A start tries a Node that backed off at once: what kept it away may be mended.
+        """
+        self._state.know_node(self.key)
+        self._state.set_node(self.key, not_before=0)
         try:
             while not stopping.is_set():
                 self._news.clear()

@@ -55,7 +55,7 @@ def test_a_daemon_that_is_down_backs_off_alone(tmp_path: Path) -> None:
 
 
 def test_a_back_off_outlives_the_process(tmp_path: Path) -> None:
-    """A restart does not hammer a Node that is down: attempts go on counting."""
+    """A restart tries a Node that is down once, at once, and goes on counting attempts."""
     instance = Instance(tmp_path)
     fill(instance.tree, {"a": "1"})
     instance.nodes = [local_node(tmp_path / "no" / "such" / "parent")]

@@ -77,7 +77,7 @@ def terminal(
         stdout=slave,
         stderr=slave,
         cwd=cwd,
-        env={**env, "TERM": "xterm-256color"},
+        env={**{k: v for k, v in env.items() if k != "COLUMNS"}, "TERM": "xterm-256color"},
         start_new_session=True,
     )
     os.close(slave)

@@ -17,10 +17,7 @@ from shardsync.ship.fold import Want
         (b"d", Want.CONTENT, b"d/f", False),
         (b"d", Want.TREE, b"d/e/f", True),
         (b"d", Want.TREE, b"da", False),
-        (b"d", Want.LISTING, b"d/f", True),
-        (b"d", Want.LISTING, b"d/e/f", False),
-        (b"", Want.LISTING, b"f", True),
-        (b"", Want.LISTING, b"d/f", False),
+        (b"d", Want.LISTING, b"d/f", False),
         (b"", Want.TREE, b"d/f", True),
         (b"d", Want.ATTRIBUTES, b"d/f", False),
     ],
@@ -31,6 +28,27 @@ def test_what_is_pending_explains_no_more_than_it_must(
     """Too much, and a Node that lost its files passes for one that is merely behind."""
     for explained in (Explained(), Explained(about=[path]), Explained(about=[b"x", path, b"d/x"])):
         explained.add(pending, want)
+        assert explained.explains(path) is is_explained
+
+
+@pytest.mark.parametrize(
+    ("pending", "path", "is_explained"),
+    [
+        (b"d", b"d/f", True),
+        (b"d", b"d/e/f", False),
+        (b"", b"f", True),
+        (b"", b"d/f", False),
+    ],
+)
+def test_a_listing_explains_what_the_node_has_beside_the_tree(
+    pending: bytes, path: bytes, *, is_explained: bool
+) -> None:
+    """It deletes and sends nothing; a reconcile of one level sends what that lacks, too."""
+    for explained in (Explained(), Explained(about=[path]), Explained(about=[b"x", path, b"d/x"])):
+        explained.add(pending, Want.LISTING)
+        assert not explained.explains(path)
+        assert explained.explains_extraneous(path) is is_explained
+        explained.add(pending, Want.LISTING, is_compared=True)
         assert explained.explains(path) is is_explained
 
 
