@@ -29,13 +29,13 @@ from shardsync.journal.state_writer import StateWriter
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import NodeState, Scope
 from shardsync.ship.command import Purpose
-from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
 from shardsync.ship.explained import Explained, explained_after
 from shardsync.ship.findings import Findings, find
 from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.messages import temporary_stem
+from shardsync.ship.shipping import NodeTrouble, RootLost, Shipping
 from shardsync.ship.view import NodeView
 
 _FIRST_SECONDS = 3600.0

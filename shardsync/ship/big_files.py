@@ -25,13 +25,13 @@ from shardsync.log import Log
 from shardsync.model import Scope
 from shardsync.ship.backoff import Backoff
 from shardsync.ship.command import Purpose
-from shardsync.ship.delivery import NodeTrouble, Shipping
 from shardsync.ship.fold import Pending
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.look import Look, LookKind
 from shardsync.ship.messages import Failure, FailureKind
 from shardsync.ship.observer import BatchOutcome, ShipObserver
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
+from shardsync.ship.shipping import NodeTrouble, Shipping
 from shardsync.ship.view import NodeView
 
 _BACKOFF = Backoff(first=5.0, longest=600.0)

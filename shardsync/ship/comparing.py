@@ -32,7 +32,7 @@ from shardsync.log import Log
 from shardsync.model import Scope
 from shardsync.ship.batch import IsExcluded
 from shardsync.ship.command import Purpose
-from shardsync.ship.delivery import Delivered, Delivery, Failed, NodeTrouble, Shipping
+from shardsync.ship.delivery import Delivery
 from shardsync.ship.explained import explained_after
 from shardsync.ship.findings import Findings, find
 from shardsync.ship.fold import Pending, Want
@@ -41,6 +41,7 @@ from shardsync.ship.journals import TreeJournals
 from shardsync.ship.look import LookKind
 from shardsync.ship.outcome import Trouble
 from shardsync.ship.pieces import Piece, disjoint, held
+from shardsync.ship.shipping import Delivered, Failed, NodeTrouble, Shipping
 from shardsync.ship.view import NodeView
 
 _LANES = 4

@@ -13,10 +13,10 @@ from shardsync.log import ChangeOnly, Log
 from shardsync.model import NodeState
 from shardsync.ship.backoff import Backoff
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
-from shardsync.ship.delivery import Delivered, NodeTrouble, RootLost
 from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.observer import BatchOutcome, ShipObserver
 from shardsync.ship.outcome import Trouble
+from shardsync.ship.shipping import Delivered, NodeTrouble, RootLost
 from shardsync.ship.tick import IDLE_SECONDS, Did, Tick
 
 _BACKOFF = Backoff(first=1.0, longest=60.0)

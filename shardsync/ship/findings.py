@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison, Difference, What
-from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
 from shardsync.ship.janitor import InFlight, Janitor
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.outcome import Outcome
+from shardsync.ship.shipping import NodeTrouble, RootLost, Shipping
 from shardsync.ship.view import NodeView
 
 _DEADLINE_SECONDS = 6 * 3600.0

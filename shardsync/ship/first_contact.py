@@ -29,7 +29,6 @@ from shardsync.log import Log
 from shardsync.model import NodeState, Scope
 from shardsync.ship.batch import IsExcluded
 from shardsync.ship.command import Purpose
-from shardsync.ship.delivery import NodeTrouble, RootLost, Shipping
 from shardsync.ship.explained import explained_after
 from shardsync.ship.findings import find
 from shardsync.ship.fold import Want, rebase
@@ -38,6 +37,7 @@ from shardsync.ship.journals import TreeJournals
 from shardsync.ship.look import LookKind
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.pieces import Piece, held, split, wanted_pieces
+from shardsync.ship.shipping import NodeTrouble, RootLost, Shipping
 from shardsync.ship.view import NodeView
 
 _MOST_TOPS = 2_000

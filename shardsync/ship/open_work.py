@@ -26,9 +26,10 @@ from shardsync.ship.backoff import Backoff
 from shardsync.ship.big_files import BigFiles
 from shardsync.ship.comparing import Comparing
 from shardsync.ship.deletions import DeletionBudget
-from shardsync.ship.delivery import Delivered, Delivery
+from shardsync.ship.delivery import Delivery
 from shardsync.ship.fold import Pending, Want
 from shardsync.ship.links import HardLinks
+from shardsync.ship.shipping import Delivered
 
 _BACKOFF = Backoff(first=5.0, longest=600.0)
 _LINK_SEARCH_US = 500_000

@@ -6,7 +6,7 @@ against the record on every tick, so a restart of the process goes on with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,52 +16,22 @@ from shardsync.errors import NodesFailed, SinceTooOld, StateUnusable, UsageError
 from shardsync.escape import printable
 from shardsync.journal import requests
 from shardsync.journal.records import (
-    Compare,
-    Cursor,
     NodeKey,
     NodeRow,
     RoundKind,
-    Work,
-    WorkReason,
 )
 from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
-from shardsync.model import Scope
-from shardsync.ship.concerning import concerning
-from shardsync.ship.first_contact import FirstContact
-from shardsync.ship.fold import Pending, Want, fold, rebase
-from shardsync.ship.journals import TreeJournals
-from shardsync.ship.syncer import Syncer
-from shardsync.ship.view import TreeRoot
+from shardsync.ship.fold import Want, rebase
+from shardsync.ship.replay import Rewinder
+from shardsync.ship.station import Station
 
 _STUBBORN_ATTEMPTS = 2
 _READ_LIMIT = 10_000
 _PATIENCE_US = 60_000_000
 """How long a replay or reconcile is waited for where all Nodes that it lacks back off."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Station:
-    """One Node with the parts that requests concern."""
-
-    syncer: Syncer
-    first_contact: FirstContact
-    journals: TreeJournals
-    root: TreeRoot
-    subtree: bytes = b""
-
-    @property
-    def key(self) -> NodeKey:
-        return self.syncer.key
-
-    def rebased(self, pending: Iterable[Pending]) -> Iterator[Pending]:
-        """As this Node, which may take a subtree alone, sees it; what it does not take is left."""
-        for item in pending:
-            inside = rebase(item.path, item.want, self.subtree)
-            if inside is not None:
-                yield Pending(path=inside[0], want=inside[1], since=item.since)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +66,7 @@ class Operator:
         self._stations = stations
         self._clock = clock
         self._log = log
+        self._rewinder = Rewinder(state=state)
         self._running: list[_Running] = []
         self._said = ChangeOnly(clock=clock)
 
@@ -318,84 +289,18 @@ class Operator:
             began_us=self._clock.wall_us(),
             keys=[station.key for station in stations],
         )
-        starts = {station.key: self._replay_start(request, station) for station in stations}
+        starts = {station.key: self._rewinder.start(request, station) for station in stations}
         for station in stations:
             start = starts[station.key]
             running.until[station.key] = self._newest(station)
             if request.path:
-                work = self._replay_work(request, station, start)
+                work = self._rewinder.work(request, station, start)
                 running.total += len(work)
                 self._state.add_work(station.key, work)
             else:
-                running.total += self._rewind(station, start)
+                running.total += self._rewinder.rewind(station, start)
             station.syncer.wake()
         self._running.append(running)
-
-    def _rewind(self, station: Station, start: dict[str, int]) -> int:
-        now = self._state.read.cursors(station.key)
-        count = 0
-        cursors: dict[str, Cursor] = {}
-        for shard, position in start.items():
-            reader = station.journals.reader(shard)
-            if reader is None or shard not in now:
-                continue
-            back = min(position, now[shard].position)
-            cursors[shard] = Cursor(journal_id=now[shard].journal_id, position=back)
-            count += reader.count(after=back)
-        self._state.set_cursors(station.key, cursors)
-        station.syncer.replay()
-        return count
-
-    def _replay_start(self, request: Request, station: Station) -> dict[str, int]:
-        """Per Shard the Position after which the Node must be sent everything again."""
-        history: dict[str, Cursor] = {}
-        if request.history_us is not None:
-            history = self._state.read.cursors_at(station.key, request.history_us)
-        start = {}
-        for shard in station.journals.shard_ids():
-            reader = station.journals.reader(shard)
-            if reader is None:
-                continue
-            journal_id = reader.journal_id()
-            pruned_to = reader.progress().pruned_to
-            if shard in history and history[shard].journal_id == journal_id:
-                start[shard] = history[shard].position
-            elif shard in request.positions:
-                start[shard] = request.positions[shard]
-            else:
-                # Nobody knows where the Node was: rather too much again than nothing.
-                start[shard] = pruned_to
-            if start[shard] < pruned_to:
-                raise SinceTooOld(
-                    f"node {station.key[1]}, shard {shard}: its Journal begins after"
-                    f" {shard}:{pruned_to}, the replay would begin after {start[shard]}"
-                )
-        return start
-
-    def _replay_work(
-        self, request: Request, station: Station, start: dict[str, int]
-    ) -> list[Work]:
-        folded: dict[bytes, Pending] = {}
-        for shard, position in start.items():
-            reader = station.journals.reader(shard)
-            after = position
-            while reader is not None:
-                rows = reader.read_rows(after=after, limit=_READ_LIMIT)
-                fold(concerning(request.path, rows), folded)
-                if len(rows) < _READ_LIMIT:
-                    break
-                after = rows[-1][0]
-        return [
-            Work(
-                path=item.path,
-                scope=_scope(item.want),
-                compare=Compare.CONTENT,
-                reason=WorkReason.RETRY,
-                since=item.since,
-                request=request.id,
-            )
-            for item in station.rebased(folded.values())
-        ]
 
     def _newest(self, station: Station) -> dict[str, int]:
         return {shard: cursor.position for shard, cursor in station.journals.newest().items()}
@@ -581,9 +486,3 @@ class Operator:
 
 def _is_stopped(row: NodeRow) -> bool:
     return row.paused or bool(row.halted)
-
-
-def _scope(want: Want) -> Scope:
-    if want & Want.TREE:
-        return Scope.TREE
-    return Scope.LISTING if want & Want.LISTING else Scope.ENTRY

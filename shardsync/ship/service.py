@@ -12,42 +12,27 @@ import dataclasses
 import json
 import os
 from collections.abc import Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from shardsync.clock import Clock, rfc3339
 from shardsync.config.marks import settings_mark, tree_mark
-from shardsync.config.patterns import PathFilter, first_filter, node_filter
-from shardsync.config.settings import NodeSettings, Settings, SyncSettings, TreeSettings
+from shardsync.config.settings import NodeSettings, Settings
 from shardsync.config.windows import Window, in_force
 from shardsync.errors import ShardsyncError, StateUnusable
 from shardsync.journal.locks import holder, is_held
 from shardsync.journal.plan import Plan, read_plan
 from shardsync.journal.reader import JournalReader
-from shardsync.journal.records import NodeKey, WorkReason
-from shardsync.journal.state_reader import StateReader
+from shardsync.journal.records import NodeKey
 from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
-from shardsync.ship.audit import Auditor
-from shardsync.ship.big_files import BigFiles
+from shardsync.ship.assembly import Assembly, Post, ServedTree
 from shardsync.ship.command import Capabilities
-from shardsync.ship.comparing import Comparing
-from shardsync.ship.deletions import DeletionBudget
-from shardsync.ship.delivery import Delivery
-from shardsync.ship.first_contact import Fingerprint, FirstContact
-from shardsync.ship.janitor import InFlight
-from shardsync.ship.journals import TreeJournals
-from shardsync.ship.links import HardLinks
-from shardsync.ship.moving import Mover, Sharing
 from shardsync.ship.observer import ShipObserver
-from shardsync.ship.operator import Operator, Station
+from shardsync.ship.operator import Operator
 from shardsync.ship.pausing import window_columns
-from shardsync.ship.root import RootGuard, RootIdentity
 from shardsync.ship.roster import compare_roster
 from shardsync.ship.slots import RsyncSlots
-from shardsync.ship.syncer import Syncer
-from shardsync.ship.transport import NodeTransport
-from shardsync.ship.view import NodeView, TreeRoot
+from shardsync.ship.station import Station
 from shardsync.ship.wakeup import Wakeup
 
 _HOUSEKEEPING_SECONDS = 2.0
@@ -55,52 +40,6 @@ _PRUNE_EVERY_SECONDS = 600.0
 _BUSY_SECONDS = 0.05
 _LINKS_LATER_SECONDS = 0.005
 _STOP_SECONDS = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """Tasks of one part, which end soon after `stopping` is set."""
-
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedTree:
-    """One Tree with what its Nodes share."""
-
-    settings: TreeSettings
-    root: TreeRoot
-    journals: TreeJournals
-    links: HardLinks
-    work: _Work = field(default_factory=_Work)
-
-    @property
-    def name(self) -> str:
-        return self.settings.name
-
-    def fits(self, settings: TreeSettings | None) -> bool:
-        """Whether it is what these settings ask for; excludes are each Node's own affair."""
-        own = (self.settings.root, self.settings.marker)
-        return settings is not None and own == (settings.root, settings.marker)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Post:
-    """One Node with all its parts, and the settings that they were made of."""
-
-    node: NodeSettings
-    window: Window | None
-    sync: SyncSettings
-    tree: ServedTree
-    station: Station
-    transport: NodeTransport
-    auditor: Auditor
-    work: _Work = field(default_factory=_Work)
-
-    def stop(self) -> None:
-        self.work.stopping.set()
-        self.station.syncer.wake()
 
 
 class SyncService:
@@ -120,17 +59,24 @@ class SyncService:
         self._state_dir = StateDirectory(settings.state_dir)
         self._state = state
         self._observer = observer
-        self._environment = environment
         self._clock = clock
         self._log = log
         self._stopping = asyncio.Event()
         self._request_news = asyncio.Event()
         self._settings_news = asyncio.Event()
         self._trees: dict[str, ServedTree] = {}
-        self._posts: dict[NodeKey, _Post] = {}
+        self._posts: dict[NodeKey, Post] = {}
         self._stations: dict[NodeKey, Station] = {}
         self._slots = self._new_slots()
         self._big_turns = self._new_big_turns()
+        self._assembly = Assembly(
+            state_dir=self._state_dir,
+            state=state,
+            observer=observer,
+            environment=environment,
+            clock=clock,
+            log=log,
+        )
         self._plan = Plan()
         self._tree_of_shard: dict[str, str] = {}
         self._pruned_at = 0.0
@@ -271,7 +217,7 @@ class SyncService:
             )
         return frozenset(waiting)
 
-    def _fits(self, post: _Post, settings: Settings) -> bool:
+    def _fits(self, post: Post, settings: Settings) -> bool:
         wanted = {node.key: node for node in settings.nodes}.get(post.node.key)
         trees = {tree.name: tree for tree in settings.trees}
         return (
@@ -346,7 +292,7 @@ class SyncService:
         """Build and start what is not served yet."""
         for tree in settings.trees:
             if tree.name not in self._trees:
-                self._start_tree(self._tree(tree))
+                self._start_tree(self._assembly.tree(tree))
                 if self._is_watched_by_other(settings, tree.name):
                     self._to_compare.add(tree.name)
                     self._log.warning(
@@ -355,7 +301,15 @@ class SyncService:
         for node in settings.nodes:
             if node.key in self._posts or node.tree in waiting:
                 continue
-            post = self._post(node, self._trees[node.tree], self._slots)
+            as_of_now, window = self._as_of_now(node)
+            post = self._assembly.post(
+                settings,
+                as_of_now,
+                window=window,
+                tree=self._trees[node.tree],
+                slots=self._slots,
+                big_turns=self._big_turns,
+            )
             self._posts[node.key] = post
             self._stations[node.key] = post.station
             post.work.tasks.append(self._begin("syncer", self._run_syncer(post)))
@@ -409,7 +363,7 @@ class SyncService:
             self._state.set_settings(mark)
             self._log.info("settings.taken", nodes=len(self._posts))
 
-    async def _close_post(self, post: _Post) -> None:
+    async def _close_post(self, post: Post) -> None:
         """Stop serving a Node: the tick under way is finished, or cut off where it takes long.
 
         Its Station stays for the requests that concern it, until another takes its place.
@@ -419,175 +373,7 @@ class SyncService:
         await _end(post.work.tasks)
         await post.transport.close()
 
-    def _tree(self, tree: TreeSettings) -> ServedTree:
-        log = self._log.bind(tree=tree.name)
-        root = TreeRoot(
-            guard=RootGuard(
-                path=os.fsencode(tree.root),
-                marker=tree.marker,
-                known=_known(self._state.read.root_identity(tree.name)),
-            )
-        )
-        return ServedTree(
-            settings=tree,
-            root=root,
-            journals=TreeJournals(tree=tree.name, state_dir=self._state_dir, log=log),
-            links=HardLinks(
-                tree=tree.name,
-                view=NodeView(root=root, subtree=b""),
-                state=self._state,
-                clock=self._clock,
-                log=log,
-            ),
-        )
-
-    def _post(self, node: NodeSettings, tree: ServedTree, slots: RsyncSlots) -> _Post:
-        log = self._log.bind(tree=node.tree, node=node.name)
-        node, window = self._as_of_now(node)
-        row = self._state.know_node(node.key)
-        if node.paused is not row.pause_setting:
-            # What an operator did since holds until the setting itself is changed.
-            self._state.set_node(
-                node.key,
-                paused=int(node.paused),
-                paused_until=None,
-                pause_setting=int(node.paused),
-                window_pause=0,
-            )
-        subtree = os.fsencode(node.subtree)
-        path_filter = node_filter(node).rebased(subtree)
-        first = _first(node, subtree)
-        view = NodeView(root=tree.root, subtree=subtree)
-        transport = NodeTransport(
-            node=node,
-            source=tree.root.guard,
-            clock=self._clock,
-            environment=self._environment,
-            filters=tuple(path_filter.rsync_arguments()),
-            first=_arguments(first, b""),
-            capabilities=_capabilities(row.capabilities),
-            slots=slots.of(node.key),
-        )
-        budget = DeletionBudget(
-            key=node.key,
-            limit=self._settings.sync.max_delete,
-            state=self._state.read,
-            count_entries=lambda: asyncio.to_thread(view.count_entries),
-            clock=self._clock,
-        )
-        in_flight = InFlight()
-        delivery = Delivery(
-            node=node,
-            transport=transport,
-            view=view,
-            is_excluded=path_filter.excludes,
-            has_excludes=bool(path_filter.rsync_arguments()),
-            known_foreign=lambda: _known_foreign(self._state.read, node.key),
-            budget=budget,
-            limits=self._settings.sync,
-            slots=slots.of(node.key),
-            links=tree.links,
-            is_first=None if first is None else lambda path: not first.excludes(path, False),
-            mover=Mover(
-                transport=transport,
-                sharing=Sharing(key=node.key, state=self._state, clock=self._clock),
-                slots=slots.of(node.key),
-                first_below=lambda path: _arguments(first, path),
-                filters_below=lambda path: tuple(path_filter.rebased(path).rsync_arguments()),
-                is_divided=lambda path: tree.journals.divides(
-                    b"/".join(part for part in (subtree, path) if part)
-                ),
-                may_link=node.delete,
-                log=log,
-            ),
-            log=log,
-            in_flight=in_flight,
-        )
-        big_files = BigFiles(
-            key=node.key,
-            state=self._state,
-            transport=transport,
-            view=view,
-            turns=self._big_turns,
-            observer=self._observer,
-            in_flight=in_flight,
-            more_than=self._settings.sync.big_file_bytes,
-            clock=self._clock,
-            log=log,
-        )
-        comparing = Comparing(
-            key=node.key,
-            state=self._state,
-            delivery=delivery,
-            transport=transport,
-            view=view,
-            journals=tree.journals,
-            subtree=node.subtree,
-            is_excluded=path_filter.excludes,
-            in_flight=in_flight,
-            clock=self._clock,
-            log=log,
-        )
-        first_contact = FirstContact(
-            node=node,
-            journals=tree.journals,
-            state=self._state,
-            transport=transport,
-            view=view,
-            is_excluded=path_filter.excludes,
-            fingerprint=Fingerprint(
-                target=str(node.target),
-                root=str(self._settings.tree(node.tree).root),
-                subtree=node.subtree,
-                filters=tuple(path_filter.rsync_arguments()),
-            ),
-            clock=self._clock,
-            log=log,
-        )
-        syncer = Syncer(
-            node=node,
-            journals=tree.journals,
-            state=self._state,
-            delivery=delivery,
-            comparing=comparing,
-            first_contact=first_contact,
-            links=tree.links,
-            budget=budget,
-            big_files=big_files,
-            limits=self._settings.sync,
-            observer=self._observer,
-            clock=self._clock,
-            log=log,
-        )
-        station = Station(
-            syncer=syncer,
-            first_contact=first_contact,
-            journals=tree.journals,
-            root=tree.root,
-            subtree=subtree,
-        )
-        return _Post(
-            node=node,
-            window=window,
-            sync=self._settings.sync,
-            tree=tree,
-            station=station,
-            transport=transport,
-            auditor=Auditor(
-                node=node,
-                state=self._state,
-                journals=tree.journals,
-                transport=transport,
-                view=view,
-                first_contact=first_contact,
-                in_flight=in_flight,
-                wake=syncer.wake,
-                clock=self._clock,
-                log=log,
-            ),
-        )
-
-    async def _run_syncer(self, post: _Post) -> None:
+    async def _run_syncer(self, post: Post) -> None:
         await post.station.syncer.run(post.work.stopping)
 
     async def _run_operator(self) -> None:
@@ -648,7 +434,7 @@ class SyncService:
                     post.transport.resume()
                     post.transport.warm_up()
 
-    def _remember_capabilities(self, post: _Post, before: str) -> None:
+    def _remember_capabilities(self, post: Post, before: str) -> None:
         able = post.transport.capabilities
         now = json.dumps(dataclasses.asdict(able)) if able != Capabilities() else ""
         if now != before:
@@ -731,32 +517,3 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-
-
-def _known_foreign(state: StateReader, key: NodeKey) -> frozenset[bytes] | None:
-    """What is kept on a Node that is not owned; None while it is still being compared."""
-    comparing = {WorkReason.BOOTSTRAP, WorkReason.RECONCILE}
-    if not comparing.isdisjoint(state.work_reasons(key)):
-        return None
-    return frozenset(state.foreign_paths(key))
-
-
-def _first(node: NodeSettings, subtree: bytes) -> PathFilter | None:
-    """What is sent before all else; None where nothing of what the Node takes is."""
-    first = first_filter(node)
-    if first is None or first.excludes(subtree, is_dir=True):
-        return None
-    return first.rebased(subtree)
-
-
-def _arguments(path_filter: PathFilter | None, folder: bytes) -> tuple[str, ...]:
-    return () if path_filter is None else tuple(path_filter.rebased(folder).rsync_arguments())
-
-
-def _known(text: str) -> RootIdentity | None:
-    return RootIdentity.from_json(json.loads(text)) if text else None
-
-
-def _capabilities(text: str) -> Capabilities:
-    """What was learned of the Node's rsync before; the best is assumed of a new one."""
-    return Capabilities(**json.loads(text)) if text else Capabilities()

@@ -24,7 +24,7 @@ from shardsync.ship.big_files import BigFiles
 from shardsync.ship.comparing import Comparing
 from shardsync.ship.condition import NodeCondition
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
-from shardsync.ship.delivery import Delivery, NodeTrouble, RootLost
+from shardsync.ship.delivery import Delivery
 from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.fold import Pending, rebase
 from shardsync.ship.journals import TreeJournals
@@ -33,6 +33,7 @@ from shardsync.ship.moves import has_halves
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.open_work import OpenWork
 from shardsync.ship.settling import Held, Settling, due_now
+from shardsync.ship.shipping import NodeTrouble, RootLost
 from shardsync.ship.tick import IDLE_SECONDS, Did, Tick
 
 _WATCHED_SECONDS = 0.2

@@ -1,0 +1,311 @@
+"""What serves one Node, put together from its parts, and what the Nodes of a Tree share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shardsync.clock import Clock
+from shardsync.config.patterns import PathFilter, first_filter, node_filter
+from shardsync.config.settings import NodeSettings, Settings, SyncSettings, TreeSettings
+from shardsync.config.windows import Window
+from shardsync.journal.records import NodeKey, WorkReason
+from shardsync.journal.state_reader import StateReader
+from shardsync.journal.state_writer import StateWriter
+from shardsync.layout import StateDirectory
+from shardsync.log import Log
+from shardsync.ship.audit import Auditor
+from shardsync.ship.big_files import BigFiles
+from shardsync.ship.command import Capabilities
+from shardsync.ship.comparing import Comparing
+from shardsync.ship.deletions import DeletionBudget
+from shardsync.ship.delivery import Delivery
+from shardsync.ship.first_contact import Fingerprint, FirstContact
+from shardsync.ship.janitor import InFlight
+from shardsync.ship.journals import TreeJournals
+from shardsync.ship.links import HardLinks
+from shardsync.ship.moving import Mover, Sharing
+from shardsync.ship.observer import ShipObserver
+from shardsync.ship.root import RootGuard, RootIdentity
+from shardsync.ship.slots import RsyncSlots
+from shardsync.ship.station import Station
+from shardsync.ship.syncer import Syncer
+from shardsync.ship.transport import NodeTransport
+from shardsync.ship.view import NodeView, TreeRoot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Tasks of one part, which end soon after `stopping` is set."""
+
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTree:
+    """One Tree with what its Nodes share."""
+
+    settings: TreeSettings
+    root: TreeRoot
+    journals: TreeJournals
+    links: HardLinks
+    work: Work = field(default_factory=Work)
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    def fits(self, settings: TreeSettings | None) -> bool:
+        """Whether it is what these settings ask for; excludes are each Node's own affair."""
+        own = (self.settings.root, self.settings.marker)
+        return settings is not None and own == (settings.root, settings.marker)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """One Node with all its parts, and the settings that they were made of."""
+
+    node: NodeSettings
+    window: Window | None
+    sync: SyncSettings
+    tree: ServedTree
+    station: Station
+    transport: NodeTransport
+    auditor: Auditor
+    work: Work = field(default_factory=Work)
+
+    def stop(self) -> None:
+        self.work.stopping.set()
+        self.station.syncer.wake()
+
+
+class Assembly:
+    """Makes the parts, and hands each what it needs of the others."""
+
+    def __init__(
+        self,
+        *,
+        state_dir: StateDirectory,
+        state: StateWriter,
+        observer: ShipObserver,
+        environment: Mapping[str, str],
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._state_dir = state_dir
+        self._state = state
+        self._observer = observer
+        self._environment = environment
+        self._clock = clock
+        self._log = log
+
+    def tree(self, tree: TreeSettings) -> ServedTree:
+        """A Tree with what its Nodes share."""
+        log = self._log.bind(tree=tree.name)
+        root = TreeRoot(
+            guard=RootGuard(
+                path=os.fsencode(tree.root),
+                marker=tree.marker,
+                known=_known(self._state.read.root_identity(tree.name)),
+            )
+        )
+        return ServedTree(
+            settings=tree,
+            root=root,
+            journals=TreeJournals(tree=tree.name, state_dir=self._state_dir, log=log),
+            links=HardLinks(
+                tree=tree.name,
+                view=NodeView(root=root, subtree=b""),
+                state=self._state,
+                clock=self._clock,
+                log=log,
+            ),
+        )
+
+    def post(
+        self,
+        settings: Settings,
+        node: NodeSettings,
+        *,
+        window: Window | None,
+        tree: ServedTree,
+        slots: RsyncSlots,
+        big_turns: asyncio.Semaphore,
+    ) -> Post:
+        """A Node as `node` has it, which `window` is in force for."""
+        log = self._log.bind(tree=node.tree, node=node.name)
+        row = self._state.know_node(node.key)
+        if node.paused is not row.pause_setting:
+            # What an operator did since holds until the setting itself is changed.
+            self._state.set_node(
+                node.key,
+                paused=int(node.paused),
+                paused_until=None,
+                pause_setting=int(node.paused),
+                window_pause=0,
+            )
+        subtree = os.fsencode(node.subtree)
+        path_filter = node_filter(node).rebased(subtree)
+        first = _first(node, subtree)
+        view = NodeView(root=tree.root, subtree=subtree)
+        transport = NodeTransport(
+            node=node,
+            source=tree.root.guard,
+            clock=self._clock,
+            environment=self._environment,
+            filters=tuple(path_filter.rsync_arguments()),
+            first=_arguments(first, b""),
+            capabilities=_capabilities(row.capabilities),
+            slots=slots.of(node.key),
+        )
+        budget = DeletionBudget(
+            key=node.key,
+            limit=settings.sync.max_delete,
+            state=self._state.read,
+            count_entries=lambda: asyncio.to_thread(view.count_entries),
+            clock=self._clock,
+        )
+        in_flight = InFlight()
+        delivery = Delivery(
+            node=node,
+            transport=transport,
+            view=view,
+            is_excluded=path_filter.excludes,
+            has_excludes=bool(path_filter.rsync_arguments()),
+            known_foreign=lambda: _known_foreign(self._state.read, node.key),
+            budget=budget,
+            limits=settings.sync,
+            slots=slots.of(node.key),
+            links=tree.links,
+            is_first=None if first is None else lambda path: not first.excludes(path, False),
+            mover=Mover(
+                transport=transport,
+                sharing=Sharing(key=node.key, state=self._state, clock=self._clock),
+                slots=slots.of(node.key),
+                first_below=lambda path: _arguments(first, path),
+                filters_below=lambda path: tuple(path_filter.rebased(path).rsync_arguments()),
+                is_divided=lambda path: tree.journals.divides(
+                    b"/".join(part for part in (subtree, path) if part)
+                ),
+                may_link=node.delete,
+                log=log,
+            ),
+            log=log,
+            in_flight=in_flight,
+        )
+        big_files = BigFiles(
+            key=node.key,
+            state=self._state,
+            transport=transport,
+            view=view,
+            turns=big_turns,
+            observer=self._observer,
+            in_flight=in_flight,
+            more_than=settings.sync.big_file_bytes,
+            clock=self._clock,
+            log=log,
+        )
+        comparing = Comparing(
+            key=node.key,
+            state=self._state,
+            delivery=delivery,
+            transport=transport,
+            view=view,
+            journals=tree.journals,
+            subtree=node.subtree,
+            is_excluded=path_filter.excludes,
+            in_flight=in_flight,
+            clock=self._clock,
+            log=log,
+        )
+        first_contact = FirstContact(
+            node=node,
+            journals=tree.journals,
+            state=self._state,
+            transport=transport,
+            view=view,
+            is_excluded=path_filter.excludes,
+            fingerprint=Fingerprint(
+                target=str(node.target),
+                root=str(settings.tree(node.tree).root),
+                subtree=node.subtree,
+                filters=tuple(path_filter.rsync_arguments()),
+            ),
+            clock=self._clock,
+            log=log,
+        )
+        syncer = Syncer(
+            node=node,
+            journals=tree.journals,
+            state=self._state,
+            delivery=delivery,
+            comparing=comparing,
+            first_contact=first_contact,
+            links=tree.links,
+            budget=budget,
+            big_files=big_files,
+            limits=settings.sync,
+            observer=self._observer,
+            clock=self._clock,
+            log=log,
+        )
+        station = Station(
+            syncer=syncer,
+            first_contact=first_contact,
+            journals=tree.journals,
+            root=tree.root,
+            subtree=subtree,
+        )
+        return Post(
+            node=node,
+            window=window,
+            sync=settings.sync,
+            tree=tree,
+            station=station,
+            transport=transport,
+            auditor=Auditor(
+                node=node,
+                state=self._state,
+                journals=tree.journals,
+                transport=transport,
+                view=view,
+                first_contact=first_contact,
+                in_flight=in_flight,
+                wake=syncer.wake,
+                clock=self._clock,
+                log=log,
+            ),
+        )
+
+
+def _known_foreign(state: StateReader, key: NodeKey) -> frozenset[bytes] | None:
+    """What is kept on a Node that is not owned; None while it is still being compared."""
+    comparing = {WorkReason.BOOTSTRAP, WorkReason.RECONCILE}
+    if not comparing.isdisjoint(state.work_reasons(key)):
+        return None
+    return frozenset(state.foreign_paths(key))
+
+
+def _first(node: NodeSettings, subtree: bytes) -> PathFilter | None:
+    """What is sent before all else; None where nothing of what the Node takes is."""
+    first = first_filter(node)
+    if first is None or first.excludes(subtree, is_dir=True):
+        return None
+    return first.rebased(subtree)
+
+
+def _arguments(path_filter: PathFilter | None, folder: bytes) -> tuple[str, ...]:
+    return () if path_filter is None else tuple(path_filter.rebased(folder).rsync_arguments())
+
+
+def _known(text: str) -> RootIdentity | None:
+    return RootIdentity.from_json(json.loads(text)) if text else None
+
+
+def _capabilities(text: str) -> Capabilities:
+    """What was learned of the Node's rsync before; the best is assumed of a new one."""
+    return Capabilities(**json.loads(text)) if text else Capabilities()
