@@ -59,12 +59,10 @@ install_packages() {
         as_root=(sudo -n)
     fi
     say "installing Debian packages: $*"
-    # A package list that is too old is the usual reason for a first failure.
-    if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2; then
-        "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; trying all the same"
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2 ||
-            die "apt-get could not install: $*. Its message stands above; mend that and run this again."
-    fi
+    # From an old package list come packages that are gone, or ones without their security updates.
+    "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; trying all the same"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2 ||
+        die "apt-get could not install: $*. Its message stands above; mend that and run this again."
 }
 
 # --- Python and .venv ---------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def rsync_command(
     able = Capabilities() if capabilities is None else capabilities
     argv = (
         program,
-        *_content_flags(purpose, able),
+        *_content_flags(purpose, able, is_daemon=node.target.kind is TargetKind.DAEMON),
         *_deletion_flags(node, purpose, filters, max_delete, able),
         *filters,
         *basis,
@@ -331,7 +331,7 @@ def clean_environment(environment: Mapping[str, str], *, run_as: RunAs | None) -
     return kept
 
 
-def _content_flags(purpose: Purpose, able: Capabilities) -> tuple[str, ...]:
+def _content_flags(purpose: Purpose, able: Capabilities, *, is_daemon: bool) -> tuple[str, ...]:
     if purpose is Purpose.DELETE_FILTERED:
         # No -t, -p: the root itself is part of this run, and keeps its own attributes.
         return ("-r", "--existing", "--ignore-existing", "--from0", "--exclude-from=-")
@@ -339,7 +339,9 @@ def _content_flags(purpose: Purpose, able: Capabilities) -> tuple[str, ...]:
     if not able.modify_window:
         compared = tuple(flag for flag in compared if flag != "--modify-window=-1")
     if purpose in {Purpose.MOVED, Purpose.MOVED_CHECKSUM}:
-        return ("-lptgoD", *compared)
+        # -s: else 3.2.7 as a client tells a daemon of `a b` as `a\ b`, which is not there.
+        plain = ("-s",) if is_daemon else ()
+        return ("-lptgoD", *plain, *compared)
     return ("-lptgoD", *compared, "--files-from=-", "--from0")
 
 

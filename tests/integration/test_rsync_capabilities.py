@@ -14,7 +14,7 @@ from shardsync.ship.command import Capabilities
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.transport import Listing, Probe
 from tests.support.nodes import RsyncDaemon, Sshd, local_node
-from tests.support.old_rsync import old_rsync
+from tests.support.old_rsync import old_rsync, takes_missing_args
 from tests.support.transports import ODD_NAMES, SECONDS, snapshot, transport
 
 
@@ -66,10 +66,10 @@ def test_an_old_receiver_is_found_out_without_harm(
     assert snapshot(tmp_path / "node") == before
 
 
-def test_a_present_receiver_can_do_all(root: Path, tmp_path: Path) -> None:
-    """The rsync of this machine takes everything, and a missing target is not made by asking."""
+def test_the_receiver_of_this_machine_is_found_out(root: Path, tmp_path: Path) -> None:
+    """As good as it is, or as old; and a missing target is not made by asking."""
     found = asyncio.run(probed(local_node(tmp_path / "node"), root))
-    assert found.capabilities == Capabilities()
+    assert found.capabilities == Capabilities(delete_missing_args=takes_missing_args())
     assert not (tmp_path / "node").exists()
 
 
@@ -176,7 +176,7 @@ def test_rrsync_is_learned_and_served(
         route = transport(restricted, root)
         results = [await route.ship([b"a", b"b"], deadline_seconds=SECONDS)]
         assert results[0].outcome is Outcome.SHIPPED, results
-        assert route.capabilities == Capabilities(modify_window=False)
+        assert not route.capabilities.modify_window
         (root / "b").unlink()
         results.append(await route.ship([], gone=[b"b"], deadline_seconds=SECONDS))
         assert route.warm_seconds is None
@@ -188,7 +188,8 @@ def test_rrsync_is_learned_and_served(
 
     assert [result.outcome for result in asyncio.run(run())] == [Outcome.SHIPPED] * 3
     assert sorted(snapshot(tmp_path / "node")) == [b"a"]
-    assert asyncio.run(probed(restricted, root)).capabilities == Capabilities(modify_window=False)
+    found = asyncio.run(probed(restricted, root)).capabilities
+    assert found == Capabilities(modify_window=False, delete_missing_args=takes_missing_args())
 
 
 def test_the_root_of_a_node_is_listed_one_level_deep(root: Path, tmp_path: Path) -> None:

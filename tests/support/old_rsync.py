@@ -1,10 +1,15 @@
-"""The rsync that Debian 12 shipped first, and which dies of --delete-missing-args."""
+"""The rsync that Debian 12 shipped first, and which dies of --delete-missing-args.
+
+It may also be the one that this machine has: where its security updates are not installed.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -47,3 +52,20 @@ def _fetch(cache: Path, program: Path) -> None:
         shutil.rmtree(folder)
     else:
         folder.rename(program.parents[2])
+
+
+@functools.cache
+def takes_missing_args() -> bool:
+    """Whether the rsync of this machine, as a receiver, deletes what its sender does not have."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree, node = Path(folder, "tree"), Path(folder, "node")
+        tree.mkdir()
+        (tree / "present").touch()
+        done = subprocess.run(
+            ["rsync", "--files-from=-", "--delete-missing-args", f"{tree}/", f"{node}/"],
+            input=b"/present\n/missing\n",
+            check=False,
+            capture_output=True,
+            timeout=30,
+        )
+    return done.returncode == 0
