@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shardsync.failpoints import Point, reach
+
 
 def replace_file(path: Path, text: str) -> None:
     """Replace `path` with `text` in UTF-8, mode 0600. Raises OSError.
@@ -19,6 +21,7 @@ def replace_file(path: Path, text: str) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
+    reach(Point.CONTROL_FILE)
     os.replace(beside, path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -26,6 +26,7 @@ from shardsync.control.planner import (
 )
 from shardsync.control.survey import Survey
 from shardsync.errors import NotRunning, ShardsyncError, StateUnusable
+from shardsync.failpoints import Point, reach
 from shardsync.journal.plan import Plan, PlanState, plan_mark, read_plan, write_plan
 from shardsync.journal.writer import set_aside
 from shardsync.layout import StateDirectory
@@ -186,9 +187,13 @@ class Coordinator:
         plan = next_generation(plan, last)
         known = {shard.id for shard in last.shards}
         made = [shard for shard in plan.shards if shard.id not in known]
+        reach(Point.CONTROL_DECIDED)
         for shard in made:
             self._journals.create(shard)
+        if made:
+            reach(Point.CONTROL_JOURNALS_MADE)
         write_plan(self._state.plan, plan)
+        reach(Point.CONTROL_PLAN_WRITTEN)
         self._plan = plan
         self._log.info(
             "plan.written",
@@ -204,6 +209,7 @@ class Coordinator:
         if plan.generation == 0 or cookie.exists():
             return
         cookie.touch(mode=0o600)
+        reach(Point.CONTROL_COOKIE_PUT)
         for old in self._state.cookies.glob(f"{_COOKIE}*"):
             if old != cookie:
                 old.unlink(missing_ok=True)
@@ -219,8 +225,10 @@ class Coordinator:
             for slot in sorted(assigned):
                 if started.get(slot) != assigned[slot]:
                     self._slots.start(slot)
+                    reach(Point.CONTROL_SLOT_STARTED)
                     started[slot] = assigned[slot]
                     self._remember(supervisord=self._life, started=started)
+                    reach(Point.CONTROL_SLOT_NOTED)
                     done.append(slot)
                     self._log.info("slot.started", slot=slot, shard=assigned[slot])
         except NotRunning as error:
@@ -242,9 +250,12 @@ class Coordinator:
                 if self._journals.outlive(
                     shard, before_us=before_us, max_bytes=self.settings.journal_max_bytes
                 ):
+                    reach(Point.CONTROL_PRUNED)
                     # Out of the Plan first: a Journal that is named and gone means reconcile.
                     plan = self._write(plan, forget(plan, shard.id))
+                    reach(Point.CONTROL_FORGOTTEN)
                     self._journals.remove(shard.id)
+                    reach(Point.CONTROL_REMOVED)
                     removed.append(shard.id)
             except ShardsyncError as error:
                 self._complain("journal.not_pruned", error)

@@ -13,6 +13,7 @@ from typing import Self
 
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
+from shardsync.failpoints import Point, reach
 from shardsync.journal.database import STATE_VERSION, Transaction, connect_writer
 from shardsync.journal.records import (
     NODE_COLUMNS,
@@ -174,6 +175,8 @@ class StateWriter:
                     "INSERT INTO deletions (tree, node, at, entries) VALUES (?, ?, ?, ?)",
                     (*key, self._clock.wall_us(), batch.deleted_entries),
                 )
+            reach(Point.STATE_CURSORS if batch.cursors else Point.STATE_WORK)
+        reach(Point.STATE_CURSORS_MOVED if batch.cursors else Point.STATE_WORK_DONE)
 
     def restart_node(
         self,
@@ -195,6 +198,7 @@ class StateWriter:
             self._connection.execute(
                 "UPDATE nodes SET state = ? WHERE tree = ? AND name = ?", (state.value, *key)
             )
+            reach(Point.STATE_RESTART)
 
     def begin_audit(self, key: NodeKey, pieces: Sequence[AuditPiece]) -> None:
         """A round of the audit begins, with all its pieces; one that is open is dropped."""

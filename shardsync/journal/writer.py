@@ -17,6 +17,7 @@ from pathlib import Path
 
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
+from shardsync.failpoints import Point, reach
 from shardsync.journal.database import JOURNAL_VERSION, Transaction, connect_writer
 from shardsync.journal.progress import PROGRESS_COLUMNS, Progress, read_progress
 from shardsync.journal.reader import journaled_since
@@ -125,6 +126,7 @@ class JournalWriter:
                 (journal_id, shard, tree, clock.wall_us()),
             )
             connection.close()
+            reach(Point.JOURNAL_MADE)
             os.rename(beside, path)
             connection = connect_writer(path, version=JOURNAL_VERSION)
             return cls(path=path, connection=connection, clock=clock, opened=opened)
@@ -154,6 +156,8 @@ class JournalWriter:
                 (reason.value, now, first),
             )
             execute("UPDATE progress SET last_position = ?, clean_stop = 0", (first - 1,))
+            reach(Point.JOURNAL_EPOCH)
+        reach(Point.JOURNAL_EPOCH_BEGUN)
         self._last_position = first - 1
         return first
 
@@ -208,6 +212,9 @@ class JournalWriter:
                 "INSERT OR REPLACE INTO cookies (name, position, seen_at) VALUES (?, ?, ?)",
                 ((name, position, now) for name in cookies),
             )
+            reach(Point.JOURNAL_COMMIT if rows else Point.JOURNAL_WATERMARK)
+        if rows:
+            reach(Point.JOURNAL_COMMITTED)
         self._last_position = position
         return position
 
@@ -295,6 +302,8 @@ class JournalWriter:
             execute("UPDATE progress SET pruned_to = max(pruned_to, ?)", (limit,))
             execute("DELETE FROM cookies WHERE seen_at < ?", (before_us,))
             execute("DELETE FROM epochs WHERE ended_at IS NOT NULL AND ended_at < ?", (before_us,))
+            reach(Point.JOURNAL_PRUNE)
+        reach(Point.JOURNAL_PRUNED)
         return dropped
 
     def size_bytes(self) -> int:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
 from shardsync.escape import printable
+from shardsync.failpoints import Point, reach
 from shardsync.journal.records import BatchRecord, Compare, NodeKey, Work, WorkReason
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
@@ -156,6 +157,7 @@ class BigFiles:
         result = await self._transport.ship(
             [work.path], purpose=Purpose.BIG_FILE, deadline_seconds=_DEADLINE_SECONDS
         )
+        reach(Point.SHIP_BIG_FILE)
         failure = _failure(work.path, result)
         if failure is None:
             self._sent(work, before, result)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from shardsync.clock import Clock
 from shardsync.errors import ShardsyncError
+from shardsync.failpoints import Point, reach
 from shardsync.journal.records import (
     Compare,
     Cursor,
@@ -367,6 +368,7 @@ class Comparing:
 
     def _finish(self, done: _Done, slice_: _Slice, pending: Sequence[Pending] = ()) -> None:
         """Record pieces as done, with what they add to the round."""
+        reach(Point.SHIP_PIECE)
         now = self._clock.monotonic()
         delivered = done.delivered
         differences = done.found.count or int(bool(delivered.shipped)) + len(delivered.failed)

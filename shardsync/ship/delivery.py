@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from dataclasses import dataclass, field, replace
 
 from shardsync.config.settings import NodeSettings, SyncSettings
+from shardsync.failpoints import Point, reach
 from shardsync.journal.records import Compare
 from shardsync.log import Log
 from shardsync.model import Scope
@@ -237,6 +238,8 @@ class Delivery:
         )
         if trouble is not None:
             raise NodeTrouble(trouble)
+        if shipped:
+            reach(Point.SHIP_MOVED)
         for moved in shipped:
             path = moved.move.path
             delivered.shipped += 1
@@ -506,6 +509,7 @@ class Delivery:
         async with self._slots:
             # Here, and not before the wait for a slot: a mount may have gone meanwhile.
             self._check_root()
+            reach(Point.SHIP_RUN)
             result = await self._transport.ship(
                 paths,
                 gone=gone,
@@ -516,6 +520,7 @@ class Delivery:
                 max_delete=self._brake(moved_entries),
                 beside=beside,
             )
+        reach(Point.SHIP_ENDED)
         if self._mounts:
             # Only the root is pinned: what is mounted below may have gone under rsync's feet, who
             # then took its files for missing. Nothing counts, so they are sent when it is back.

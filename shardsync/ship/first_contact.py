@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings
+from shardsync.failpoints import Point, reach
 from shardsync.journal.records import (
     AuditPiece,
     Compare,
@@ -226,10 +227,12 @@ class FirstContact:
         is_empty = await self._is_empty()
         compare = Compare.EMPTY if is_empty else Compare.ATTRIBUTES
         work = await asyncio.to_thread(self._pieces, b"", WorkReason.BOOTSTRAP, compare)
+        reach(Point.SHIP_CONTACT)
         self._state.clear_foreign(self._node.key)
         self._state.restart_node(
             self._node.key, cursors=cursors, work=work, state=NodeState.BOOTSTRAPPING
         )
+        reach(Point.SHIP_CONTACTED)
         self._has_looked = True
         # Adopted before it could be met: that holds.
         row = self._state.read.nodes()[self._node.key]

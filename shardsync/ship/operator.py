@@ -14,6 +14,7 @@ import msgspec
 from shardsync.clock import Clock
 from shardsync.errors import NodesFailed, SinceTooOld, StateUnusable, UsageError
 from shardsync.escape import printable
+from shardsync.failpoints import Point, reach
 from shardsync.journal import requests
 from shardsync.journal.records import (
     NodeKey,
@@ -133,6 +134,7 @@ class Operator:
                     self._log.warning("request.unreadable", file=path.name, error=request)
                 else:
                     self._take(request)
+                    reach(Point.SHIP_REQUEST_TAKEN)
                 # The one who asked may have taken it back meanwhile.
                 path.unlink(missing_ok=True)
             for running in list(self._running):
@@ -146,6 +148,7 @@ class Operator:
         self._log.info("request.received", kind=request.kind, id=request.id)
         body = msgspec.json.encode(request).decode("ascii")
         self._state.put_request(request.id, kind=request.kind, body=body)
+        reach(Point.SHIP_REQUEST)
         try:
             stations = self._chosen(request)
             match request.kind:
@@ -471,6 +474,7 @@ class Operator:
     def _answer(
         self, request: Request, *, exit_code: int = 0, message: str = "", total: int = 0
     ) -> None:
+        reach(Point.SHIP_ANSWER)
         self._state.answer_request(
             request.id,
             state=RequestState.FAILED if exit_code else RequestState.DONE,

@@ -21,6 +21,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterable
 
+from shardsync.failpoints import Point, reach
 from shardsync.ship.command import RsyncCommand
 
 _READ_BYTES = 65_536
@@ -93,6 +94,7 @@ class Child:
         for piece in whole_pieces(entries):
             if not await self._write_piece(piece):
                 break
+            reach(Point.SHIP_LIST)
         self.close_stdin()
 
     def close_stdin(self) -> None:
@@ -168,6 +170,7 @@ class Child:
         except BlockingIOError:
             return
         if piece:
+            reach(Point.SHIP_OUTPUT)
             self.activity += 1
             self._outputs[descriptor](piece)
         else:
@@ -209,6 +212,7 @@ def start_child(
     Blocks for the 1 ms that fork and exec take.
     """
     run_as = command.run_as
+    reach(Point.SHIP_SPAWN)
     stdin, writer = os.pipe()
     stdout_reader, stdout = os.pipe()
     stderr_reader, stderr = os.pipe()
@@ -242,6 +246,7 @@ def start_child(
         ended=asyncio.get_running_loop().create_future(),
     )
     child.listen(outputs={stdout_reader: on_stdout, stderr_reader: on_stderr})
+    reach(Point.SHIP_SPAWNED)
     return child
 
 

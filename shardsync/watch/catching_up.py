@@ -7,6 +7,7 @@ and binds every watch anew, while events go on arriving.
 from __future__ import annotations
 
 from shardsync.clock import Clock
+from shardsync.failpoints import Point, reach
 from shardsync.log import Log
 from shardsync.model import EpochReason, ShardState
 from shardsync.watch.cookies import Cookies
@@ -148,6 +149,7 @@ class CatchingUp:
             return
         if self._scanner.is_open:
             self._scanner.step(_STEP_SECONDS)
+            reach(Point.WATCH_SCANNING)
         self._territory.spare_watches()
         if self._standing.drained and self._scanner.found.suspects:
             self._territory.look_at_suspects()
@@ -180,6 +182,7 @@ class CatchingUp:
             self.begin(since)
             return
         self.remembers = True
+        reach(Point.WATCH_SCANNED)
         self._ledger.elders.close()
         self._polling.say_coverage()
         self._cookies.list_again = True

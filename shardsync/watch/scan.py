@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from shardsync.clock import Clock
+from shardsync.failpoints import Point, reach
 from shardsync.inotify import is_watch_limit
 from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
@@ -281,6 +282,7 @@ class Scanner:
         absolute = self.absolute(task.path)
         try:
             wd, rule = self._watch(task, absolute)
+            reach(Point.WATCH_ADDED)
             found = os.lstat(absolute)
             if not stat.S_ISDIR(found.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "replaced")

@@ -17,6 +17,7 @@ from shardsync.config.marks import tree_mark
 from shardsync.config.patterns import tree_filter
 from shardsync.config.settings import Settings, TreeSettings
 from shardsync.errors import ShardsyncError, StateUnusable
+from shardsync.failpoints import Point, reach
 from shardsync.journal.plan import Plan, PlannedShard, PlanState, read_plan
 from shardsync.journal.writer import JournalWriter
 from shardsync.layout import StateDirectory
@@ -86,6 +87,7 @@ def _tick(
         shard = _still_ours(watcher.shard, fresh)
         if shard is None:
             log.info("shard.retired")
+            reach(Point.WATCH_RETIRED)
             return
         if fresh.generation != plan.generation:
             plan = fresh

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
+from shardsync.failpoints import Point, reach
 from shardsync.inotify import Inotify, decode, emptied_the_queue
 from shardsync.journal.plan import Origin, PlannedShard
 from shardsync.journal.progress import Progress
@@ -203,6 +204,7 @@ class Watcher:
         self.shard = shard
         self._generation = generation
         self._territory.follow(prefixes)
+        reach(Point.WATCH_PLAN_TAKEN)
         self._ledger.commit({"generation": generation})
 
     def take_settings(self, retention: Retention, *, mark: str) -> None:
@@ -231,6 +233,7 @@ class Watcher:
             columns["watermark_us"] = min(touched_us, limit or touched_us)
             columns["clean_stop"] = 1
         written = self._ledger.commit({**columns, **self._ledger.clock_columns()})
+        reach(Point.WATCH_STOPPING)
         if written is not None:
             self._ledger.end_epoch()
         self._inotify.close()
@@ -252,6 +255,7 @@ class Watcher:
             buffer = self._inotify.read()
             standing.drained = emptied_the_queue(buffer)
             if buffer:
+                reach(Point.WATCH_READ)
                 events = decode(buffer)
                 total += len(events)
                 stamp: Stamp = (self._clock.monotonic(), self._clock.wall_us())
