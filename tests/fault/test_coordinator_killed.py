@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+import pytest
+
 from shardsync.control.balance import Pace, Scales
 from shardsync.control.coordinator import Coordinator
 from shardsync.journal.plan import PlanState, read_plan
@@ -101,6 +103,7 @@ def live_through(world: World, fuse: Fuse) -> bool:
     return blown
 
 
+@pytest.mark.fault("coordinator-killed")
 def test_killed_at_every_step(tmp_path: Path) -> None:
     """Wherever it dies, the next Coordinator ends at the same Plan, all its slots running."""
     at = 0

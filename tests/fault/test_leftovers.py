@@ -51,6 +51,7 @@ async def _half_sent(sync: Running, tree: Path, node: Path) -> None:
     await sync.until(lambda: bool(_leftovers(node)))
 
 
+@pytest.mark.fault("node-killed")
 @pytest.mark.parametrize("owned", [True, False])
 def test_a_node_that_dies_half_way_is_swept(tmp_path: Path, *, owned: bool) -> None:
     """SIGKILL of the daemon leaves a temporary file; it is gone once the Node follows again.
@@ -124,6 +125,7 @@ def test_a_bootstrap_that_was_cut_off_sweeps_nothing_of_a_users(tmp_path: Path) 
         run(lambda: work(daemon))
 
 
+@pytest.mark.fault("sync-killed")
 @pytest.mark.parametrize("whose", ["rsync", "sync"])
 def test_our_own_rsyncs_that_are_killed_are_swept(tmp_path: Path, whose: str) -> None:
     """SIGKILL of sender and receiver alike, with the sync process cut off or not: after the
@@ -222,6 +224,7 @@ def namespace() -> Iterator[Namespace]:
         made.remove()
 
 
+@pytest.mark.fault("partition")
 @pytest.mark.root
 @IS_ROOT
 def test_a_partition_leaves_nothing_and_holds_only_its_node(

@@ -46,6 +46,7 @@ async def _latency(sync: Running, turn: int, other: Path) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.fault("node-down")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", ["stopped", "refusing"])
 def test_a_node_down_during_churn_holds_only_itself(tmp_path: Path, how: str) -> None:

@@ -99,6 +99,7 @@ def _a_directory_covered(mounts: Mounts, tree: Path, spare: Path) -> Callable[[]
     return lambda: mounts.umount(tree / "d")
 
 
+@pytest.mark.fault("root-covered")
 @pytest.mark.parametrize(
     ("lose", "words"),
     [

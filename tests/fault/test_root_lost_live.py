@@ -70,6 +70,7 @@ class Live:
         assert (self.made.node / "made/meanwhile").read_text() == words
 
 
+@pytest.mark.fault("root-unmounted", "root-covered")
 @pytest.mark.root
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")

@@ -61,6 +61,7 @@ def watching(tmp_path: Path) -> Iterator[Watching]:
     watching.close()
 
 
+@pytest.mark.fault("queue-overflow")
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to lower the queue")
 def test_four_processes_that_overrun_the_queue_lose_nothing(

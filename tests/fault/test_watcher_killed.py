@@ -85,6 +85,7 @@ def change(made: Instance, first: int) -> None:
     shutil.rmtree(made.root / f"d{(first + 2) % 100:02d}/e{first + 2}")
 
 
+@pytest.mark.fault("watcher-killed")
 @pytest.mark.timeout(300)
 def test_a_watcher_killed_in_its_scans_loses_nothing(tmp_path: Path) -> None:
     """In the very first one, and in a catch-up with much to find: the Node becomes the Tree."""

@@ -37,6 +37,7 @@ async def _audited(sync: Running, *, rounds: int = 1) -> None:
         await sync.until(lambda: (row_of(sync).audited_at or 0) >= now, seconds=40)  # noqa: B023 (awaited here)
 
 
+@pytest.mark.fault("node-edited")
 def test_what_was_done_by_hand_is_healed_on_an_owned_node(tmp_path: Path) -> None:
     """One file altered, one removed, one added, at any depth: no Change tells of them."""
     instance, node = _instance(tmp_path), tmp_path / "node"
@@ -81,6 +82,7 @@ def test_what_was_added_to_another_node_is_listed_and_kept(tmp_path: Path) -> No
     run(work)
 
 
+@pytest.mark.fault("same-size-same-time")
 @pytest.mark.parametrize("checksum", [False, True])
 def test_equal_size_and_time_are_told_apart_only_by_checksum(
     tmp_path: Path, *, checksum: bool

@@ -218,6 +218,7 @@ def _writers(instance: Instance) -> list[int]:
     return found
 
 
+@pytest.mark.fault("node-killed")
 def test_what_a_killed_receiver_leaves_is_deleted(instance: Instance) -> None:
     """Whether the path alone is tried again (rsync exits 12) or the Node backs off (10)."""
     instance.nodes = [replace(local_node(_node(instance), name=KEY[1]), bandwidth=SLOW)]

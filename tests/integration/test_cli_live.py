@@ -173,6 +173,7 @@ def test_a_day_with_two_nodes(site: Site) -> None:
     site.shardsync("verify")
 
 
+@pytest.mark.fault("flush-cut-off")
 @pytest.mark.timeout(200)
 def test_a_flush_waits_through_a_kill(site: Site) -> None:
     """Kill -9 of a Watcher and of the sync process: flush waits for their return, nothing lost."""
@@ -289,6 +290,7 @@ def test_mirror_ends_when_a_node_that_followed_is_lost(site: Site) -> None:
     assert site.differences(lost) == ""
 
 
+@pytest.mark.fault("second-instance")
 @pytest.mark.timeout(200)
 def test_a_second_mirror_leaves_the_first_alone(site: Site) -> None:
     """One mirror of a SRC at a time; the one that is refused changes nothing of the first's."""

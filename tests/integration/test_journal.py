@@ -76,6 +76,7 @@ def test_positions_never_come_again_after_pruning_everything(tmp_path: Path) -> 
     writer.close()
 
 
+@pytest.mark.fault("power-cut")
 def test_an_epoch_starts_at_the_wall_clock(tmp_path: Path) -> None:
     """A Journal rolled back to an old copy hands out Positions beyond every old Cursor."""
     clock = FakeClock()
@@ -130,6 +131,7 @@ def test_a_failed_commit_leaves_nothing_behind(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.fault("journal-corrupt")
 def test_a_corrupt_journal_is_set_aside_never_deleted(tmp_path: Path) -> None:
     """Damage leads to a new Journal with another id; the old file stays for the curious."""
     writer = _new(tmp_path, FakeClock())

@@ -41,6 +41,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process.communicate(timeout=10)
 
 
+@pytest.mark.fault("second-instance")
 def test_a_second_process_is_refused_and_told_by_whom(
     tmp_path: Path, other: subprocess.Popen[bytes]
 ) -> None:

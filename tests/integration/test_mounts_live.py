@@ -25,6 +25,7 @@ def shardsync(made: Instance, *words: str) -> int:
     return done.returncode
 
 
+@pytest.mark.fault("root-unmounted")
 @pytest.mark.root
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")

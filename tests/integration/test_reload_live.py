@@ -153,6 +153,7 @@ def _directories(made: Instance) -> int:
     return total
 
 
+@pytest.mark.fault("reload-wrong")
 @pytest.mark.timeout(180)
 def test_a_wrong_file_changes_nothing_and_says_why(made: Instance) -> None:
     """By `reload`: exit 10 with key and remedy. By SIGHUP: each program says so and goes on."""

@@ -54,6 +54,7 @@ async def probed(node: NodeSettings, root: Path) -> Probe:
     return await transport(node, root).probe()
 
 
+@pytest.mark.fault("node-rsync-old")
 def test_an_old_receiver_is_found_out_without_harm(
     old_node: NodeSettings, root: Path, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_deletions_are_counted_before_they_happen(
     assert len(os.listdir(folder)) == 20
 
 
+@pytest.mark.fault("node-rsync-old")
 def test_rrsync_is_learned_and_served(
     restricted: NodeSettings, root: Path, tmp_path: Path
 ) -> None:

@@ -235,6 +235,7 @@ def unprivileged(tmp_path: Path) -> NodeSettings:
     return replace(local_node(node), run_as="nobody")
 
 
+@pytest.mark.fault("source-closed")
 @needs_root
 @pytest.mark.root
 def test_unreadable_and_unwritable_paths_fail_alone(
@@ -337,6 +338,7 @@ def test_vanished_paths_are_told_and_the_rest_ships(root: Path, tmp_path: Path) 
     assert (tmp_path / "node" / "a").exists()
 
 
+@pytest.mark.fault("path-too-long")
 def test_a_path_that_rsync_cannot_take_fails_alone(root: Path, tmp_path: Path) -> None:
     """A path longer than PATH_MAX is not even listed, the others are."""
     long = b"/".join([b"d" * 200] * 25)
@@ -346,6 +348,7 @@ def test_a_path_that_rsync_cannot_take_fails_alone(root: Path, tmp_path: Path) -
     assert (tmp_path / "node" / "a").exists()
 
 
+@pytest.mark.fault("node-stalls")
 def test_a_stalled_node_is_ended_at_the_deadline(root: Path, tmp_path: Path) -> None:
     """A Node that stops in its tracks costs the deadline, and leaves no rsync behind."""
     node = tmp_path / "node"
@@ -375,6 +378,7 @@ async def rogue(script: str, seconds: float = SECONDS) -> RunResult:
     return await run.finish(paths=[b"a"], deadline_seconds=seconds)
 
 
+@pytest.mark.fault("node-babbles")
 @pytest.mark.parametrize(
     "script",
     [

@@ -108,6 +108,7 @@ def test_odd_names_are_seen(looker: Looker, root: Path) -> None:
         assert looker.look(b"a/" + name).kind is LookKind.FILE
 
 
+@pytest.mark.fault("path-too-long")
 def test_paths_beyond_path_max_are_seen(looker: Looker, root: Path) -> None:
     """A path longer than 4,096 bytes is found name by name, and one missing there is missing."""
     name = b"d" * 250
@@ -146,6 +147,7 @@ def test_forbidden_is_not_missing(root: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.fault("disk-sick")
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 @pytest.mark.parametrize("failure", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES])

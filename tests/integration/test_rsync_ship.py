@@ -107,6 +107,7 @@ def test_warm_runs_follow_one_another(node: NodeSettings, tmp_path: Path) -> Non
     assert asyncio.run(run()) == [False, True, True, True]
 
 
+@pytest.mark.fault("same-size-same-time")
 def test_rewrite_of_equal_size_and_time_arrives(node: NodeSettings, tmp_path: Path) -> None:
     """A Batch sends content even where size and mtime say that nothing changed."""
     root, target = tmp_path / "root", tmp_path / "node"
@@ -120,6 +121,7 @@ def test_rewrite_of_equal_size_and_time_arrives(node: NodeSettings, tmp_path: Pa
     assert (target / "a").read_text() == "new"
 
 
+@pytest.mark.fault("attributes")
 def test_attributes_send_no_data(tmp_path: Path) -> None:
     """A chmod of a big file costs no transfer of its content."""
     root, target = tmp_path / "root", tmp_path / "node"

@@ -52,6 +52,7 @@ def test_a_warm_run_that_died_is_replaced_quietly(root: Path, tmp_path: Path) ->
     assert (node / "a").read_text() == "2"
 
 
+@pytest.mark.fault("root-covered")
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 def test_a_root_covered_while_it_waits_deletes_nothing(root: Path, tmp_path: Path) -> None:
@@ -192,6 +193,7 @@ asyncio.run(run())
 """
 
 
+@pytest.mark.fault("sync-killed")
 def test_a_killed_sync_process_leaves_no_rsync(root: Path, tmp_path: Path) -> None:
     """After kill -9 the waiting rsync ends by itself, having changed nothing."""
     node = tmp_path / "node"

@@ -223,6 +223,7 @@ def test_a_node_of_a_subtree_holds_its_own_paths(
     assert state.read.work(KEY) == []
 
 
+@pytest.mark.fault("clock-set")
 def test_a_clock_set_back_holds_nothing_for_years(
     instance: Instance, state: StateWriter, clock: FakeClock
 ) -> None:

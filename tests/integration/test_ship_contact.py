@@ -87,6 +87,7 @@ def test_what_changes_during_a_bootstrap_is_not_lost(tmp_path: Path) -> None:
     run(work)
 
 
+@pytest.mark.fault("recovery-killed")
 def test_a_bootstrap_killed_half_way_goes_on(tmp_path: Path) -> None:
     """The next process does the pieces that are left, not those that are done."""
     instance = Instance(tmp_path)
@@ -134,6 +135,7 @@ def test_a_node_is_compared_only_with_a_tree_that_is_watched(tmp_path: Path) -> 
     run(work)
 
 
+@pytest.mark.fault("journal-unlinked")
 @pytest.mark.parametrize("moment", ["down", "running"])
 def test_a_journal_of_another_id_is_answered_by_a_reconcile(tmp_path: Path, moment: str) -> None:
     """What the lost Journal may have held is found by comparing; then the new one is followed."""
@@ -170,6 +172,7 @@ def test_a_journal_of_another_id_is_answered_by_a_reconcile(tmp_path: Path, mome
     run(work)
 
 
+@pytest.mark.fault("behind-retention")
 def test_a_cursor_behind_the_retention_is_reconciled(tmp_path: Path) -> None:
     """Pruned Changes are never skipped in silence: state behind_retention until compared."""
     instance = Instance(tmp_path)
@@ -442,6 +445,7 @@ def test_several_trees_do_not_mix(tmp_path: Path) -> None:
     run(work)
 
 
+@pytest.mark.fault("state-lost")
 @pytest.mark.parametrize("damage", ["deleted", "garbage"])
 def test_a_lost_state_database_is_answered_by_a_reconcile(tmp_path: Path, damage: str) -> None:
     """Cursors unknown: set aside, everything is compared, nothing foreign is deleted unasked."""
@@ -476,6 +480,7 @@ class _DyingState(StateWriter):
         raise asyncio.CancelledError
 
 
+@pytest.mark.fault("sync-killed")
 def test_killed_between_rsync_and_the_record(tmp_path: Path) -> None:
     """The Batch is on the Node, the Cursor is not: it is shipped again, and nothing is lost."""
     instance = Instance(tmp_path)

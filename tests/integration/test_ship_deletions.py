@@ -34,6 +34,7 @@ def mounts() -> Iterator[Mounts]:
         made.undo()
 
 
+@pytest.mark.fault("disk-sick")
 @pytest.mark.root
 @NEEDS_ROOT
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def daemon(tmp_path: Path) -> Iterator[RsyncDaemon]:
         yield daemon
 
 
+@pytest.mark.fault("node-stalls")
 @pytest.mark.parametrize("limit", [1, 2])
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_stopped_daemon_delays_no_other_node(

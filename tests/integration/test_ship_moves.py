@@ -315,6 +315,7 @@ def test_a_release_renamed_into_the_place_of_another(tmp_path: Path) -> None:
     assert differences(instance.tree, tmp_path / "node") == []
 
 
+@pytest.mark.fault("renamed-across-shards")
 def test_halves_in_two_shards_meet(tmp_path: Path) -> None:
     """One Shard saw it leave, the other, later, saw something come: no data is sent."""
     instance = Instance(tmp_path, shards=2)

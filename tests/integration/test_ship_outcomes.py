@@ -23,6 +23,7 @@ from tests.support.sync import Instance, Running, run, running
 IS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can do this")
 
 
+@pytest.mark.fault("node-down")
 def test_a_daemon_that_is_down_backs_off_alone(tmp_path: Path) -> None:
     """State, attempts and error are on disk; the other Node goes on; it recovers by itself."""
     instance = Instance(tmp_path)
@@ -91,6 +92,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True, timeout=10)
 
 
+@pytest.mark.fault("node-full")
 @pytest.mark.root
 @IS_ROOT
 def test_a_full_disk_holds_only_its_node(tmp_path: Path, small_disk: Path) -> None:
@@ -133,6 +135,7 @@ def open_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.fault("node-closed")
 @pytest.mark.root
 @IS_ROOT
 def test_a_directory_that_cannot_be_written_holds_only_its_paths(open_folder: Path) -> None:
@@ -201,6 +204,7 @@ def old_rsync(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "x/usr/bin/rsync")
 
 
+@pytest.mark.fault("node-rsync-old")
 @pytest.mark.root
 @IS_ROOT
 def test_an_old_receiver_deletes_all_the_same(tmp_path: Path, old_rsync: str) -> None:
@@ -246,6 +250,7 @@ def test_an_old_receiver_deletes_all_the_same(tmp_path: Path, old_rsync: str) ->
         run(again)
 
 
+@pytest.mark.fault("source-vanishes")
 def test_files_that_vanish_meanwhile_are_no_error(tmp_path: Path) -> None:
     """A tree churned while it is shipped: no path is left waiting, and the Node ends identical."""
     instance = Instance(tmp_path)

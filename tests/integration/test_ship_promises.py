@@ -23,6 +23,7 @@ from tests.support.transports import ODD_NAMES
 KINDS = pytest.mark.parametrize("kind", ["local", "daemon", "ssh"])
 
 
+@pytest.mark.fault("odd-names")
 @KINDS
 def test_odd_names_come_and_go(tmp_path: Path, kind: str) -> None:
     """Names of any bytes are shipped, rewritten and deleted, as files and as directories."""
@@ -63,6 +64,7 @@ def test_odd_names_come_and_go(tmp_path: Path, kind: str) -> None:
         run(lambda: work(folder))
 
 
+@pytest.mark.fault("types-change")
 @KINDS
 def test_types_change_both_ways(tmp_path: Path, kind: str) -> None:
     """File, directory, symlink: each becomes each other, whatever the directory held."""
@@ -95,6 +97,7 @@ def test_types_change_both_ways(tmp_path: Path, kind: str) -> None:
         run(lambda: work(folder))
 
 
+@pytest.mark.fault("types-change")
 @KINDS
 def test_a_directory_that_became_a_symlink_is_not_followed(tmp_path: Path, kind: str) -> None:
     """Changes of `l` and `l/s` after `l` became a symlink: what it leads to is neither sent as
@@ -173,6 +176,7 @@ def test_delete_false_never_deletes(tmp_path: Path) -> None:
     run(work)
 
 
+@pytest.mark.fault("same-size-same-time")
 def test_directories_swapped_with_equal_sizes_and_times(tmp_path: Path) -> None:
     """A `tree` Change compares bytes: two releases swapped by rename are told apart."""
     instance = Instance(tmp_path)
@@ -274,6 +278,7 @@ def as_nobody() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.fault("source-closed")
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_directory_that_cannot_be_read_is_not_a_missing_one(as_nobody: Path) -> None:

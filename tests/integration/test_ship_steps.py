@@ -405,6 +405,7 @@ def test_a_flush_tries_a_node_that_backs_off_at_once(
     asyncio.run(work())
 
 
+@pytest.mark.fault("clock-set")
 def test_a_clock_set_back_does_not_hold_a_node_for_years(
     instance: Instance, state: StateWriter, clock: FakeClock
 ) -> None:

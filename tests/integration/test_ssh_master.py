@@ -96,6 +96,7 @@ def test_a_lost_master_is_replaced(root: Path, tmp_path: Path, number: signal.Si
     assert (tmp_path / "node" / "a").read_text() == "2"
 
 
+@pytest.mark.fault("node-down")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_cold_run_survives_its_master(
     root: Path, tmp_path: Path, number: signal.Signals
@@ -122,6 +123,7 @@ def test_a_cold_run_survives_its_master(
     assert (tmp_path / "node" / "big").read_bytes() == (root / "big").read_bytes()
 
 
+@pytest.mark.fault("node-down")
 def test_a_restarted_sshd_is_reached_again(root: Path, tmp_path: Path) -> None:
     """After an outage with all sessions gone, Batches arrive and the connection is shared anew."""
 
@@ -288,6 +290,7 @@ asyncio.run(run())
 """
 
 
+@pytest.mark.fault("sync-killed")
 def test_a_killed_sync_process_leaves_no_master(root: Path, tmp_path: Path) -> None:
     """After kill -9 the connection ends by itself."""
     with Sshd(workspace=tmp_path) as sshd:

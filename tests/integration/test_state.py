@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from shardsync.journal import requests
 from shardsync.journal.records import BatchRecord, Compare, Cursor, Work, WorkReason
 from shardsync.journal.requests import Request, RequestKind, RequestState
@@ -106,6 +108,7 @@ def test_batch_records_are_bounded_by_time(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.fault("journal-corrupt")
 def test_a_corrupt_state_is_set_aside(tmp_path: Path) -> None:
     """Nodes then have no Cursors, which leads to a reconcile; the file is kept."""
     _open(tmp_path, FakeClock()).close()

@@ -198,6 +198,7 @@ def test_a_watcher_that_is_stuck_is_told(
     assert run(["status"]) == 0
 
 
+@pytest.mark.fault("state-full")
 @pytest.mark.root
 def test_a_full_state_disk_is_told(made: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
     """The Watchers cannot write that they cannot write: status looks at the disk itself."""
@@ -220,6 +221,7 @@ def test_a_full_state_disk_is_told(made: HandMade, capsys: pytest.CaptureFixture
         subprocess.run(["umount", "-l", str(made.state.path)], check=True, timeout=30)
 
 
+@pytest.mark.fault("foreign-reader")
 @pytest.mark.root
 def test_another_users_state_is_not_called_down(
     made: HandMade, capsys: pytest.CaptureFixture[str]

@@ -120,6 +120,7 @@ def has_new_process(made: Instance, name: str, old: int) -> bool:
     return program.state is ProgramState.RUNNING and program.pid != old
 
 
+@pytest.mark.fault("supervisord-killed")
 def test_a_killed_supervisord_leaves_no_second_writers(made: Instance) -> None:
     """Its orphans live on and hold their locks; the next `up` ends them, and none is refused."""
     first = up(made)
@@ -149,6 +150,7 @@ def eventually_gone(made: Instance) -> None:
     SupervisorClient(socket=made.state.supervisor_socket).pid()
 
 
+@pytest.mark.fault("second-instance")
 def test_a_root_has_one_instance(made: Instance) -> None:
     """Another state directory on the same root is refused, and told which process has it."""
     up(made)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from shardsync.journal.records import LinkedFile
 from shardsync.journal.requests import RequestKind
 from shardsync.model import Kind, Scope
@@ -14,6 +16,7 @@ from tests.support.shipping import ask
 from tests.support.sync import Instance, run, running
 
 
+@pytest.mark.fault("hard-links")
 def test_a_write_through_one_name_reaches_all(tmp_path: Path) -> None:
     """Names made before the first start, later, in another Shard, and renamed by their folder."""
     instance = Instance(tmp_path, shards=2)

@@ -121,6 +121,7 @@ def test_a_directory_renamed_while_following_is_remembered(watching: Watching) -
     }
 
 
+@pytest.mark.fault("watcher-killed")
 def test_a_killed_watcher_loses_nothing(watching: Watching) -> None:
     """Events were queued and never read; the next start finds what they told."""
     watching.start()
@@ -136,6 +137,7 @@ def test_a_killed_watcher_loses_nothing(watching: Watching) -> None:
     assert watching.epochs() == ["first_start", "crash"]
 
 
+@pytest.mark.fault("recovery-killed")
 def test_a_watcher_killed_in_a_catch_up_loses_nothing(watching: Watching) -> None:
     """The Watermark is on disk before the scan, so what happens from then on is found."""
     watching.start()
@@ -177,6 +179,7 @@ def test_files_of_one_directory_changed_while_scanning_are_found(watching: Watch
     assert b"new/dir/g" in watching.paths()
 
 
+@pytest.mark.fault("queue-overflow")
 @pytest.mark.root
 def test_an_overflow_is_answered_by_a_catch_up(narrow: None, watching: Watching) -> None:
     """Creations, renames of directories and deletions that no event told are found."""
@@ -295,6 +298,7 @@ def test_a_root_that_is_missing_at_the_start_is_waited_for(watching: Watching) -
     assert watching.paths() == {b"a/f"}
 
 
+@pytest.mark.fault("journal-unlinked")
 def test_a_journal_deleted_under_its_writer_is_replaced(watching: Watching) -> None:
     """A new Journal with another id, which the Nodes answer by reconciling. A flush that was
     acknowledged in the old one, which nobody reads any more, is acknowledged anew.
@@ -313,6 +317,7 @@ def test_a_journal_deleted_under_its_writer_is_replaced(watching: Watching) -> N
     assert watching.paths() == {b"a/f"}
 
 
+@pytest.mark.fault("recovery-killed")
 def test_a_watcher_killed_after_its_journal_was_replaced_scans_all_anew(
     watching: Watching,
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_written_file_is_journaled(watching: Watching) -> None:
     assert watching.seen() == {("entry", b"a/new")}
 
 
+@pytest.mark.fault("fresh-directories")
 def test_what_happens_in_fresh_directories_is_journaled(watching: Watching) -> None:
     """A mkdir -p and a file deep below, all before the first event is read; then one more."""
     (watching.root / "x/y/z").mkdir(parents=True)
@@ -48,6 +49,7 @@ def test_what_happens_in_fresh_directories_is_journaled(watching: Watching) -> N
     assert watching.seen() == {("entry", b"x/y/z/g")}
 
 
+@pytest.mark.fault("removed-made-again")
 def test_a_subtree_removed_and_made_again_is_watched_again(watching: Watching) -> None:
     """The old watches end, the directories of the same names get new ones."""
     shutil.rmtree(watching.root / "a")
@@ -75,6 +77,7 @@ def test_a_directory_is_not_lost_when_one_above_it_is_renamed_before_its_own_eve
     assert watching.seen() == {("entry", b"d/c/new")}
 
 
+@pytest.mark.fault("attributes")
 def test_attributes_alone_are_told_from_content(watching: Watching) -> None:
     """A chmod need not send the bytes again."""
     (watching.root / "a/b/old").chmod(0o600)
@@ -82,6 +85,7 @@ def test_attributes_alone_are_told_from_content(watching: Watching) -> None:
     assert [(c.path, c.kind) for c in watching.changes()] == [(b"a/b/old", Kind.ATTRIBUTES)]
 
 
+@pytest.mark.fault("odd-names")
 def test_names_of_any_bytes_are_journaled(watching: Watching) -> None:
     """Bytes in, the same bytes out: not UTF-8, control characters, leading dashes."""
     names = [b"\xff\xfe", b"a\nb", b"-rf", b"#a", b"\x1b[31m", b" ", b"n" * 255]
@@ -113,6 +117,7 @@ def test_a_directory_renamed_within_is_followed(watching: Watching) -> None:
     assert watching.seen() == {("entry", b"c/b/new")}
 
 
+@pytest.mark.fault("renamed-twice")
 def test_a_directory_renamed_twice_at_once_is_followed(watching: Watching) -> None:
     """Both renames are in the queue before the first is read; so is a write between them."""
     os.rename(watching.root / "a", watching.root / "b1")
@@ -136,6 +141,7 @@ def test_a_directory_made_below_one_that_is_renamed_at_once_is_watched(
     assert watching.paths() == {b"c/fresh/f", b"a/fresh/g"}
 
 
+@pytest.mark.fault("names-swapped")
 def test_two_directories_that_swap_names_are_told_apart(watching: Watching) -> None:
     """Three renames in one read; afterwards each path is that of the right inode."""
     (watching.root / "o/d").mkdir(parents=True)
@@ -160,6 +166,7 @@ def test_a_directory_moved_in_is_journaled_whole_and_watched(watching: Watching)
     assert watching.seen() == {("entry", b"d/e/g")}
 
 
+@pytest.mark.fault("moved-out")
 def test_a_directory_moved_out_is_journaled_once_and_watched_no_more(watching: Watching) -> None:
     """Gone at the old path; what happens to it outside is nobody's business."""
     os.rename(watching.root / "a", watching.folder / "outside/a")
@@ -194,6 +201,7 @@ def test_symlinks_and_fifos_are_journaled_at_once(watching: Watching) -> None:
     assert {change.path for change in watching.changes()} == {b"a/link", b"a/fifo"}
 
 
+@pytest.mark.fault("linked-in")
 def test_a_hard_link_is_journaled_at_once(watching: Watching) -> None:
     """It is complete as it comes, and no close will tell. Its other names are the Syncer's."""
     os.link(watching.root / "a/b/old", watching.root / "a/second")
@@ -201,6 +209,7 @@ def test_a_hard_link_is_journaled_at_once(watching: Watching) -> None:
     assert {change.path for change in watching.changes()} == {b"a/second"}
 
 
+@pytest.mark.fault("linked-in")
 def test_a_file_linked_in_without_a_name_is_journaled(watching: Watching) -> None:
     """O_TMPFILE and linkat(2): a CREATE and nothing else."""
     descriptor = os.open(watching.root / "a", os.O_TMPFILE | os.O_RDWR)
@@ -216,6 +225,7 @@ def test_a_file_linked_in_without_a_name_is_journaled(watching: Watching) -> Non
     assert watching.paths() == {b"a/tmpfile"}
 
 
+@pytest.mark.fault("truncated")
 def test_a_truncated_file_is_journaled(watching: Watching) -> None:
     """truncate(2) by path: a MODIFY and nothing else."""
     os.truncate(watching.root / "a/b/old", 1)
@@ -233,6 +243,7 @@ def test_a_file_held_open_waits_for_its_close(watching: Watching) -> None:
     assert watching.paths() == {b"a/open"}
 
 
+@pytest.mark.fault("held-open")
 def test_a_file_held_open_for_long_is_journaled_meanwhile(tmp_path: Path) -> None:
     """A log that is never closed reaches the Nodes after `max_open`."""
     watching = Watching(tmp_path, max_open_seconds=0.3).start()

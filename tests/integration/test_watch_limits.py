@@ -40,6 +40,7 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
     programs.end()
 
 
+@pytest.mark.fault("instances-short")
 @pytest.mark.parametrize(
     ("file", "key"),
     [(INSTANCES, "fs.inotify.max_user_instances"), (WATCHES, "fs.inotify.max_user_watches")],
@@ -63,6 +64,7 @@ def test_a_watcher_without_an_instance_or_a_first_watch_waits_and_says_why(
     programs.journaled(b"a/f")
 
 
+@pytest.mark.fault("watches-short")
 def test_64_watches_are_left_to_others(programs: Programs) -> None:
     """When watches run out, when more directories are made, and after a poll that tried again."""
     for number in range(400):
@@ -115,6 +117,7 @@ def shard_of(made: Instance) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.fault("watches-short")
 @pytest.mark.timeout(240)
 def test_half_the_watches_that_are_needed_are_enough_to_converge(tmp_path: Path) -> None:
     """Everything real: it runs, says so, converges, and heals when the limit is raised."""

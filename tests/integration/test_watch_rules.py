@@ -211,6 +211,7 @@ def test_a_clock_set_back_leads_to_a_comparison(
     assert watermark(watching) <= watching.clock.wall_us()
 
 
+@pytest.mark.fault("clock-set")
 def test_a_clock_that_jumped_while_down_leads_to_a_comparison(
     watching: Watching, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,6 +228,7 @@ def test_a_clock_that_jumped_while_down_leads_to_a_comparison(
     assert ("tree", b"") not in restarted(watching)
 
 
+@pytest.mark.fault("clock-set")
 def test_the_watermark_follows_a_clock_set_back_at_once(
     watching: Watching, slow_scan: None
 ) -> None:
@@ -247,6 +249,7 @@ def test_the_watermark_follows_a_clock_set_back_at_once(
     assert watching.clock.wall_us() - 5_000_000 < watermark(watching) <= watching.clock.wall_us()
 
 
+@pytest.mark.fault("clock-set")
 def test_events_lost_while_the_clock_was_set_lead_to_a_comparison(watching: Watching) -> None:
     """The gap has ctimes by two clocks, so the catch-up alone would miss some."""
     set_clock(watching, HOUR_US)
@@ -263,6 +266,7 @@ def test_events_lost_while_the_clock_was_set_lead_to_a_comparison(watching: Watc
     assert ("tree", b"") not in found(watching)
 
 
+@pytest.mark.fault("power-cut")
 def test_a_boot_without_a_clean_stop_leads_to_a_comparison(
     watching: Watching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +412,7 @@ def test_what_was_renamed_during_a_gap_is_told_under_its_new_path(
 # A disk that is full.
 
 
+@pytest.mark.fault("state-full")
 def test_what_a_full_disk_refuses_for_long_is_scanned_for_again(
     watching: Watching, slow_scan: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

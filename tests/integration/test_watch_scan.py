@@ -56,6 +56,7 @@ def scanner(root: Path, gathered: Gathered, disk: str = "btrfs /dev/sda1") -> Sc
     )
 
 
+@pytest.mark.fault("fresh-directories")
 def test_a_directory_is_watched_before_it_is_listed(tmp_path: Path) -> None:
     """A file made between two listings of its directory would otherwise never be seen."""
     (tmp_path / "a/b").mkdir(parents=True)

@@ -112,6 +112,7 @@ def test_a_flush_waits_for_a_prefix_that_was_replaced_just_before(
     assert news.cookies()["flush-1"] >= told[0]
 
 
+@pytest.mark.fault("renamed-across-shards")
 def test_a_move_between_shards_is_seen_by_both(pair: tuple[Watching, Watching]) -> None:
     """One journals the going, the other the coming, each as `tree`."""
     whole, news = pair
@@ -310,6 +311,7 @@ def test_a_slot_sleeps_until_it_is_assigned_a_shard_and_when_it_is_retired(
     assert slot.wait(20) == 0
 
 
+@pytest.mark.fault("second-instance")
 def test_a_second_copy_of_a_slot_waits_and_takes_over(programs: Programs) -> None:
     """An orphan of a killed supervisord and its successor never write side by side."""
     write_plan(programs.state.plan, Plan(generation=1, shards=(ALL,)))
@@ -360,6 +362,7 @@ class Refusing:
         return wd
 
 
+@pytest.mark.fault("source-closed")
 def test_a_directory_that_cannot_be_entered_is_tried_again(tmp_path: Path) -> None:
     """It delays only itself; once it can be entered, all of it is journaled and watched."""
     watching = Watching(tmp_path)

@@ -69,6 +69,7 @@ def is_stable(made: Instance, active: int) -> bool:
     return plan is not None and [s.state for s in plan.observing()] == [PlanState.ACTIVE] * active
 
 
+@pytest.mark.fault("watcher-killed", "supervisord-killed")
 @pytest.mark.timeout(180)
 def test_the_node_follows_through_kills_and_a_replan(made: Instance) -> None:
     """The main job; every program is killed once, supervisord too; two re-plans in between."""
