@@ -145,10 +145,10 @@ def test_a_bad_tree_is_refused(
 
 STATES = [
     ('dir = "$/tree"', "is the Tree's root $/tree", ELSEWHERE),
-    ('dir = "$/tree/.state"', "lies inside the Tree's root $/tree", ELSEWHERE),
-    ('dir = "$/link/state"', "lies inside the Tree's root $/tree", ELSEWHERE),
+    ('dir = "$/tree/s"', "lies inside the Tree's root $/tree", ELSEWHERE),
+    ('dir = "$/link/s"', "lies inside the Tree's root $/tree", ELSEWHERE),
     ('dir = "$"', "holds the Tree's root $/tree", ELSEWHERE),
-    ('dir = "$/shardsync.toml"', "is no directory", "name a directory, or remove the file"),
+    ('dir = "$/f"', "is no directory", "name a directory, or remove the file"),
 ]
 
 
@@ -158,6 +158,7 @@ def test_a_state_directory_and_a_tree_lie_apart(
 ) -> None:
     """Neither inside the other, symlinks resolved: the Journals' own writes would be Changes."""
     (tmp_path / "link").symlink_to("tree")
+    (tmp_path / "f").touch()
     found = problems(tmp_path, state=state, node='name = "a"\ntarget = "h:/x"')
     assert found == [("state.dir", message, remedy)]
 
