@@ -278,3 +278,13 @@ def _drop_covered(plan: BatchPlan, whole: AbstractSet[bytes]) -> None:
     for path in list(plan.attributes):
         if path in plan.content:
             del plan.attributes[path]
+    _gather_gone(plan)
+
+
+def _gather_gone(plan: BatchPlan) -> None:
+    """A directory that went while it was looked at was seen gone only after what is in it."""
+    for path in list(plan.gone):
+        above = next((above for above in ancestors(path) if above in plan.gone), None)
+        if above is not None:
+            plan.gone[above] += plan.gone.pop(path)
+            plan.uncounted.add(above)

@@ -6,7 +6,7 @@ The rows lie in state.db; the Cursors have moved on, and each row holds what is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from shardsync.clock import Clock
 from shardsync.journal.records import (
@@ -27,7 +27,7 @@ from shardsync.ship.big_files import BigFiles
 from shardsync.ship.comparing import Comparing
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivery
-from shardsync.ship.fold import Pending, Want
+from shardsync.ship.fold import Pending, Want, ancestors
 from shardsync.ship.links import HardLinks
 from shardsync.ship.shipping import Delivered
 
@@ -176,17 +176,17 @@ class OpenWork:
         """A work row for each path that failed, with its own back-off."""
         rows = []
         now = self._clock.wall_us()
+        since = pending_since(delivered.failed, pending) if delivered.failed else {}
         for path, failed in delivered.failed.items():
             before = known.get(path)
             attempts = (before.attempts if before else 0) + 1
-            since = pending[path].since if path in pending else now
             rows.append(
                 Work(
                     path=path,
                     scope=failed.scope,
                     compare=before.compare if before else compare,
                     reason=WorkReason.RETRY,
-                    since=since,
+                    since=since.get(path, now),
                     request=before.request if before else request,
                     attempts=attempts,
                     not_before=now + _BACKOFF.delay_us(attempts),
@@ -218,6 +218,24 @@ _WANT_OF = {
     Scope.TREE: Want.TREE,
     Scope.LISTING: Want.LISTING | Want.ATTRIBUTES,
 }
+
+
+def pending_since(failed: Iterable[bytes], pending: Mapping[bytes, Pending]) -> dict[bytes, int]:
+    """Since when each failed path is pending: by itself, by what is above it, or what is below.
+
+    Not since it failed: a flush that began before would end without it.
+    """
+    below: dict[bytes, int] = {}
+    for item in pending.values():
+        for above in ancestors(item.path):
+            below[above] = min(below.get(above, item.since), item.since)
+    found = {}
+    for path in failed:
+        known = [pending[p].since for p in (path, *ancestors(path), b"") if p in pending]
+        known += [below[path]] if path in below else []
+        if known:
+            found[path] = min(known)
+    return found
 
 
 def _kind(item: Work) -> tuple[WorkReason, Compare, bool]:

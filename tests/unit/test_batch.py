@@ -69,6 +69,16 @@ def test_missing_paths_collapse_to_the_shallowest_ancestor() -> None:
     assert plan.uncounted == set()
 
 
+def test_what_goes_while_it_is_looked_at_goes_with_the_directory_above() -> None:
+    """`rm -r` between two looks: listed one by one, filters for one would protect the other."""
+    plan = _planned(
+        {b"d/e/f": Want.CONTENT, b"d/e": Want.CONTENT, b"d": Want.CONTENT},
+        {b"d/e/f": MISSING, b"d/e": _below(b"d"), b"d": MISSING},
+    )
+    assert plan.gone == {b"d": 3}
+    assert plan.uncounted == {b"d"}
+
+
 def test_a_directory_that_went_as_a_whole_is_uncounted() -> None:
     """Its contents were never journaled one by one: a dry run must count them."""
     plan = _planned({b"d": Want.TREE}, {b"d": MISSING})
