@@ -183,20 +183,3 @@ def _change(row: tuple[int, bytes, int, int, int, bytes | None]) -> Change:
         observed_at=observed_at,
         moved_from=moved_from,
     )
-
-
-def journaled_since(connection: sqlite3.Connection, observed_us: int) -> dict[bytes, int]:
-    """Path -> newest observed_at of the Changes observed at `observed_us` or later.
-
-    Read from the newest back to the first that is older, and no further: a
-    Journal keeps days. (A clock that was set back hides some behind that one;
-    all is compared then.) Raises sqlite3.Error.
-    """
-    found: dict[bytes, int] = {}
-    rows = connection.execute("SELECT path, observed_at FROM changes ORDER BY position DESC")
-    for path, observed_at in rows:
-        if observed_at < observed_us:
-            break
-        found.setdefault(path, observed_at)
-    rows.close()  # an open read would hold up the writer's checkpoint
-    return found

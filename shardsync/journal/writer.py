@@ -20,7 +20,7 @@ from shardsync.errors import StateUnusable
 from shardsync.failpoints import Point, reach
 from shardsync.journal.database import JOURNAL_VERSION, Transaction, connect_writer
 from shardsync.journal.progress import PROGRESS_COLUMNS, Progress, read_progress
-from shardsync.journal.reader import journaled_since
+from shardsync.journal.recent import journaled_since
 from shardsync.model import EpochReason, JournalId, ShardId
 
 Row = tuple[bytes, int, int, int, bytes | None]
@@ -273,10 +273,15 @@ class JournalWriter:
             number = self._connection.execute("SELECT last_insert_rowid()").fetchone()[0]
         return int(number)
 
-    def journaled_since(self, observed_us: int) -> dict[bytes, int]:
-        """Path -> newest observed_at of the Changes observed at `observed_us` or later."""
+    def journaled_since(self, since_us: int, *, watermark_us: int) -> dict[bytes, int]:
+        """Path -> up to which ctime its changes are journaled, by Changes since `since_us`."""
         try:
-            return journaled_since(self._connection, observed_us)
+            return journaled_since(
+                self._connection,
+                since_us,
+                watermark_us=watermark_us,
+                now_us=self._clock.wall_us(),
+            )
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from error
 

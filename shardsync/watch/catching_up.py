@@ -82,7 +82,9 @@ class CatchingUp:
         # began, and has not changed, is no news; a write that it overlapped was told by events.
         from_us = max(since_us - margin, min(since_us, self.looked_from_us) - COARSE_US)
         self._standing.watermark_us = since_us
-        self._scanner.recall({} if first else self._ledger.journaled_since(from_us))
+        self._scanner.recall(
+            {} if first else self._ledger.journaled_since(from_us, watermark_us=since_us)
+        )
         self._scanner.done = self._scanner.polled = 0
         # After a start, as it was before; a pass that is cut off knows only a part of it.
         known = self._territory.directories + self._polling.directories

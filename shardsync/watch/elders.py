@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from shardsync.journal.database import connect_reader
-from shardsync.journal.reader import journaled_since
+from shardsync.journal.recent import told_since
 
 _DIRECTORY = (
     "SELECT parent, name FROM dirs JOIN sub_roots ON number = sub_root"
@@ -39,15 +39,15 @@ class Elders:
                 return row
         return None
 
-    def journaled_since(self, since_us: int) -> dict[bytes, int]:
+    def told_since(self, since_us: int, *, now_us: int) -> dict[bytes, int]:
         """Path -> newest observed_at of what they journaled: Nodes have it from there."""
         found: dict[bytes, int] = {}
         for connection in self._connections():
             try:
-                journaled = journaled_since(connection, since_us)
+                told = told_since(connection, since_us, now_us=now_us)
             except sqlite3.Error:
                 continue
-            for path, observed_at in journaled.items():
+            for path, observed_at in told.items():
                 found[path] = max(found.get(path, 0), observed_at)
         return found
 

@@ -24,7 +24,7 @@ _RARE = (
 )  # fmt: skip
 
 Stamp = tuple[float, int]
-"""(monotonic seconds, wall clock in Unix microseconds) of the read that brought an event."""
+"""Of an event: (monotonic seconds when it was read, Unix microseconds before which it was not)."""
 
 
 class Surroundings(Protocol):

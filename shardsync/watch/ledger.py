@@ -71,6 +71,7 @@ class Ledger:
         """
         observed_us = self.observed_us or self._clock.wall_us()
         self._rows += self._gathered.take(observed_at=observed_us, excluded=self._excluded)
+        self.observed_us = 0
         if self.must_rescan:
             self._rows = []
             columns = {name: columns[name] for name in columns if name != "watermark_us"}
@@ -110,13 +111,17 @@ class Ledger:
         except StateUnusable as error:
             self._refused(error)
 
-    def journaled_since(self, since_us: int) -> dict[bytes, int]:
-        """Path -> newest observed_at; nothing where it cannot be read: more is sent then."""
+    def journaled_since(self, since_us: int, *, watermark_us: int) -> dict[bytes, int]:
+        """As JournalWriter's, and the elders'; nothing where it cannot be read: more is sent."""
         try:
-            return self.elders.journaled_since(since_us) | self.journal.journaled_since(since_us)
+            told = self.elders.told_since(since_us, now_us=self._clock.wall_us())
+            own = self.journal.journaled_since(since_us, watermark_us=watermark_us)
         except StateUnusable as error:
             self._refused(error)
             return {}
+        for path, until_us in own.items():
+            told[path] = max(told.get(path, 0), until_us)
+        return told
 
     def directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
         """As JournalWriter's; None (so: compare the subtree) where it cannot be read."""

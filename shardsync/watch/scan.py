@@ -71,7 +71,11 @@ _Frame = tuple[_Listing, int, int, bytes, Rule]
 
 
 class Scanner:
-    """Scans what `begin` names, in steps."""
+    """Scans what `begin` names, in steps.
+
+    `overlaps`: it went by paths while events were not read that may tell of
+    their renames; whoever reads all of them unsets it.
+    """
 
     def __init__(
         self,
@@ -91,6 +95,7 @@ class Scanner:
         self.known_parents: dict[bytes, int] = {}
         self.sub_roots: dict[int, int] = {}
         self.has_news = False
+        self.overlaps = False
         self.done = 0
         self.polled = 0
         self._root = root.rstrip(b"/") or b"/"
@@ -129,8 +134,29 @@ class Scanner:
             frame[0].close()
         self._frames.clear()
 
+    def follow_renames(self) -> None:
+        """Go on under their present paths with what was begun under others."""
+        for number, (entries, wd, inode, prefix, rule) in reversed([*enumerate(self._frames)]):
+            path = self._table.path(wd) if wd else prefix[:-1]
+            if path is None:
+                entries.close()
+                del self._frames[number]
+            else:
+                self._frames[number] = entries, wd, inode, path + b"/" if path else b"", rule
+        for tasks in (self._tasks, self._deep):
+            tasks[:] = [task for task in map(self._present, tasks) if task is not None]
+
+    def _present(self, task: Task) -> Task | None:
+        """The task at the path that it has now; None where it has none."""
+        if task.parent <= 0:  # TOP, or a directory without a watch
+            return task
+        folder = self._table.path(task.parent)
+        if folder is None:
+            return None
+        return replace(task, path=folder + b"/" + task.name if folder else task.name)
+
     def recall(self, known: dict[bytes, int]) -> None:
-        """What is journaled already: path -> when it was observed. For the catch-up."""
+        """What is journaled already: path -> up to which ctime. For the catch-up."""
         self.known = known
         parents: dict[bytes, int] = {}
         self.known_parents = parents
@@ -158,6 +184,7 @@ class Scanner:
     def step(self, seconds: float) -> bool:
         """Scan for about that long. Returns whether all is done."""
         deadline = self._clock.monotonic() + seconds
+        self.overlaps = self.overlaps or self.is_open
         while self.is_open:
             # A Shard of 50,000 prefixes must not hold 50,000 directories open.
             if not self._frames or (self._tasks and len(self._frames) < _OPEN_LEVELS):

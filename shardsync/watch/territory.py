@@ -327,20 +327,32 @@ class Territory:
         except OSError as error:
             self._not_watched(task, error)
             return
-        before = self._table.binding(wd)
+        # A scan under way took what lay at the path for what lies in the directory.
+        mixed_up = self._scanner.overlaps and not created
         seen = not self.catching_up or self._table.is_seen(wd)
-        if seen and before == (task.parent, task.name):
+        if seen and not mixed_up and self._table.binding(wd) == (task.parent, task.name):
             return
-        if not seen or not self._table.knows(wd) or task.rule.whole:
-            rule = replace(task.rule, whole=task.rule.whole or not seen)
-            self._scanner.begin(replace(task, rule=rule))
-            return
+        whole = replace(task, rule=replace(task.rule, whole=True))
+        if not seen:
+            self._scanner.begin(whole)
+        elif task.rule.whole or not self._table.knows(wd):
+            self._scanner.begin(task)
+        elif self._bind_anew(wd, task, created=created) and mixed_up:
+            self._scanner.follow_renames()
+            self._scanner.begin(whole)
+
+    def _bind_anew(self, wd: int, task: Task, *, created: bool) -> bool:
+        """Bind a known directory to the task's place; False where it is gone from there."""
+        found = look_at(self._scanner.absolute(task.path))
+        if found is None:
+            self.missed_directory(task.parent)
+            return False
         if created:  # not the directory that was made: one that was moved here since
             self._gathered.tree(task.path)
-        inode = self._table.inode(wd)
-        self._table.bind(wd, task.parent, task.name, inode)
-        row = (task.rule.sub_root, inode, task.parent_inode, task.name)
+        self._table.bind(wd, task.parent, task.name, found.st_ino)
+        row = (task.rule.sub_root, found.st_ino, task.parent_inode, task.name)
         self._scanner.found.directories.append(row)
+        return True
 
     def _list_suspect(self, wd: int, path: bytes, found: os.stat_result) -> None:
         rule = self._scanner.rule_of_newcomers(device=found.st_dev)
@@ -388,6 +400,8 @@ class Territory:
         """It is outside from now on. Forgotten at once: at the same place it would be another."""
         self._forget_row(wd)
         self._table.detach(wd)
+        if self._scanner.is_open:
+            self._scanner.follow_renames()
 
     def _give_up(self, wd: int) -> None:
         self._watches.remove(wd)

@@ -258,12 +258,14 @@ class Watcher:
                 reach(Point.WATCH_READ)
                 events = decode(buffer)
                 total += len(events)
-                stamp: Stamp = (self._clock.monotonic(), self._clock.wall_us())
-                self._ledger.observed_us = stamp[1]
+                self._ledger.observed_us = self._clock.wall_us()
+                # What it tells of happened after all that was read before.
+                stamp: Stamp = (self._clock.monotonic(), standing.drained_us or before_us)
                 self._fold.fold(events, stamp)
                 self._take_cookies()
             if standing.drained and not self._fold.overflowed:
                 standing.drained_us = before_us
+                self._scanner.overlaps = self._scanner.is_open
             if standing.drained or self._fold.overflowed or self._clock.monotonic() >= deadline:
                 return total
 

@@ -1,0 +1,167 @@
+"""What falls between two steps of a Watcher: between a read and its commit, or under a scan."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shardsync.watch.watcher import Watcher
+from tests.support.clock import ShiftedClock
+from tests.support.watching import Watching
+
+HOUR_US = 3_600_000_000
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    """Two directories of old subdirectories of the same names, not watched yet."""
+    watching = Watching(tmp_path, clock=ShiftedClock())
+    for top in ("p", "q"):
+        for name in ("one", "two", "three"):
+            (watching.root / top / name).mkdir(parents=True)
+            (watching.root / top / name / "old").write_text("old")
+    (tmp_path / "outside").mkdir()
+    time.sleep(0.15)
+    yield watching
+    watching.close()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swap two names in one step, as `mv --exchange`."""
+    paths = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
+    assert ctypes.CDLL(None).renameat2(*paths, _RENAME_EXCHANGE) == 0
+
+
+def once_after_a_read(watcher: Watcher, act: Callable[[], object]) -> None:
+    """`act` between the next read that brings events and whatever follows it."""
+    read = watcher._inotify.read
+    acted: list[object] = []
+
+    def read_and_act() -> bytes:
+        buffer = read()
+        if buffer and not acted:
+            acted.append(act())
+            time.sleep(0.001)
+        return buffer
+
+    watcher._inotify.read = read_and_act  # type: ignore[method-assign]
+
+
+def once_before_a_watch(watcher: Watcher, below: Path, act: Callable[[], object]) -> list[object]:
+    """`act` before the next watch below a directory is added; the list tells when it was."""
+    real = watcher._inotify._add_watch
+    acted: list[object] = []
+
+    def act_and_add(fd: int, path: bytes, mask: int) -> int:
+        if not acted and path.startswith(os.fsencode(below) + b"/"):
+            acted.append(act())
+        wd: int = real(fd, path, mask)
+        return wd
+
+    watcher._inotify._add_watch = act_and_add
+    return acted
+
+
+def test_a_file_written_again_right_after_its_event_was_read_is_found(watching: Watching) -> None:
+    """Journaled with the time of the read's end, it is not taken for journaled up to then."""
+    watcher = watching.start().watcher
+    assert watcher is not None
+    file = watching.root / "p/one/old"
+    file.write_text("first")
+    once_after_a_read(watcher, lambda: file.write_text("second"))
+    while not watching.changes():
+        watching.tick()
+    watching.drop()
+    watching.start()
+    assert b"p/one/old" in watching.paths()
+
+
+def test_what_was_journaled_by_a_clock_that_was_set_back_hides_nothing(
+    watching: Watching,
+) -> None:
+    """It seems to have been journaled after what changes now."""
+    assert isinstance(watching.clock, ShiftedClock)
+    watching.clock.ahead_us = HOUR_US
+    watcher = watching.start().watcher
+    assert watcher is not None
+    (watching.root / "p/one/old").write_text("first")
+    assert b"p/one/old" in watching.paths()
+    watching.clock.ahead_us = 0
+    for _ in range(2):  # heartbeats: the new clock is known, and no reason to compare all
+        watcher._last_heartbeat = -1000.0
+        watching.quiet()
+    watching.drop()
+    (watching.root / "p/one/old").write_text("second")
+    watching.start()
+    assert b"p/one/old" in watching.paths()
+
+
+def test_directories_swapped_under_a_scan_are_watched(watching: Watching) -> None:
+    """Their subdirectories have the same names, so no path of the scan leads nowhere."""
+    tops = watching.root / "p", watching.root / "q"
+    watcher = watching.begin()
+    acted = once_before_a_watch(watcher, tops[0], lambda: exchange(*tops))
+    watching.quiet()
+    assert acted
+    watching.changes()
+    new = [top / name / "new" for top in tops for name in ("one", "two", "three")]
+    for file in new:
+        file.write_text("x")
+    assert {os.fsencode(file.relative_to(watching.root)) for file in new} <= watching.paths()
+
+
+def test_directories_swapped_there_and_back_under_a_scan_are_watched(watching: Watching) -> None:
+    """Where they lie is where they were, and what the scan watched in between is not."""
+    tops = watching.root / "p", watching.root / "q"
+    watcher = watching.begin()
+    there = once_before_a_watch(watcher, tops[0], lambda: exchange(*tops))
+    step = watcher._scanner.step
+
+    def step_and_swap_back(seconds: float) -> bool:
+        done = step(seconds)
+        if len(there) == 1:
+            there.append(exchange(*tops))
+        return done
+
+    watcher._scanner.step = step_and_swap_back  # type: ignore[method-assign]
+    watching.quiet()
+    assert len(there) == 2
+    watching.changes()
+    new = [top / name / "new" for top in tops for name in ("one", "two", "three")]
+    for file in new:
+        file.write_text("x")
+    assert {os.fsencode(file.relative_to(watching.root)) for file in new} <= watching.paths()
+
+
+def test_a_scan_goes_on_under_the_new_name_of_its_directory(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renamed while it is listed, and another one in its place before the scan goes on."""
+    monkeypatch.setattr("shardsync.watch.catching_up._STEP_SECONDS", 0.0)
+    monkeypatch.setattr("shardsync.watch.scan._ENTRIES_A_LOOK", 1)
+    outside = watching.folder / "outside/p"
+    for name in ("one", "two", "three"):
+        (outside / name).mkdir(parents=True)
+    time.sleep(0.15)
+    watcher = watching.begin()
+
+    def replace() -> None:
+        os.rename(watching.root / "p", watching.root / "renamed")
+        os.rename(outside, watching.root / "p")
+
+    acted = once_before_a_watch(watcher, watching.root / "p", replace)
+    watching.quiet()
+    assert acted
+    watching.changes()
+    tops = (watching.root / "p", watching.root / "renamed")
+    new = [top / name / "new" for top in tops for name in ("one", "two", "three")]
+    for file in new:
+        file.write_text("x")
+    assert {os.fsencode(file.relative_to(watching.root)) for file in new} <= watching.paths()
