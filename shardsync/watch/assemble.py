@@ -116,7 +116,7 @@ def open_watcher(
         gathered=gathered, surroundings=territory, opened=pending.opened, cookie_wd=cookie_wd
     )
     cookies = Cookies(folder=folder, shard=shard.id)
-    forgetting = Forgetting(table=table, remembered=ledger.remembered)
+    forgetting = Forgetting(table=table, remembered=ledger.remembered, tops=scanner.tops)
     standing = Standing(
         scanner=scanner,
         territory=territory,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 TOP = -1
 """Parent of a directory whose name is its whole path (a Shard's prefix)."""
@@ -236,6 +236,37 @@ class DirectoryTable:
             page = self._pages.get(number)
             if page is not None:
                 yield page.inodes
+
+    def inodes_by_top(self, tops: Mapping[int, int]) -> Iterator[list[tuple[int, int]]]:
+        """(what `tops` says of the nearest watch at or above it, inode) of all, page by page.
+
+        Without those that lie below none of them. The table may change between two steps.
+        """
+        for number in sorted(self._pages):
+            page = self._pages.get(number)
+            verdicts: dict[int, int | None] = {}
+            yield [
+                (top, page.inodes[i])
+                for i in (range(_SIZE) if page is not None else ())
+                if page is not None and page.parents[i] != _FREE
+                for top in [self._top((number << _BITS) + i, tops, verdicts)]
+                if top is not None
+            ]
+
+    def _top(
+        self, wd: int, tops: Mapping[int, int], verdicts: dict[int, int | None]
+    ) -> int | None:
+        passed: list[int] = []
+        top: int | None = None
+        while wd > _FREE and len(passed) < _DEEPEST:
+            if wd in tops or wd in verdicts:
+                top = tops[wd] if wd in tops else verdicts[wd]
+                break
+            passed.append(wd)
+            wd = self._parent(wd)
+        for each in passed:
+            verdicts[each] = top
+        return top
 
     def _known(self) -> Iterator[tuple[int, _Page, int]]:
         for number, page in self._pages.items():

@@ -8,7 +8,8 @@ which the kernel's queue would fill up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
 
 from shardsync.watch.directories import DirectoryTable
 
@@ -23,15 +24,21 @@ Key = tuple[int, int]
 class Forgetting:
     """Call `begin` after a pass, then `step` until it is not `is_open`.
 
-    `remembered(after, limit)`: keys in order. What is made meanwhile may be
+    `remembered(after, limit)`: keys in order. `tops`: watch -> sub-root, of the
+    topmost directories of each, for inodes repeat across file systems. What is made meanwhile may be
     forgotten with the rest, which costs one comparison some day; what the
     pass did not find never stays.
     """
 
     def __init__(
-        self, *, table: DirectoryTable, remembered: Callable[[Key, int], list[Key]]
+        self,
+        *,
+        table: DirectoryTable,
+        remembered: Callable[[Key, int], list[Key]],
+        tops: Mapping[int, int],
     ) -> None:
         self._table = table
+        self._tops = tops
         self._remembered = remembered
         self._slices: Iterator[list[Key]] | None = None
 
@@ -59,12 +66,23 @@ class Forgetting:
 
     def _absent(self) -> Iterator[list[Key]]:
         # A bit for each inode: 40 bytes for 512 inodes that lie close together, as on most disks.
-        here: dict[int, int] = {}
-        for page in self._table.inode_pages():
-            for inode in page:
-                here[inode >> _BITS] = here.get(inode >> _BITS, 0) | 1 << (inode & _LAST)
+        here: dict[int, dict[int, int]] = {number: {} for number in self._tops.values()}
+        for page in self._pages(*here):
+            for number, inode in page:
+                bits = here.setdefault(number, {})
+                bits[inode >> _BITS] = bits.get(inode >> _BITS, 0) | 1 << (inode & _LAST)
             yield []
+        nothing: dict[int, int] = {}
         after = (-1, -1)
         while rows := self._remembered(after, _SLICE):
-            yield [key for key in rows if not here.get(key[1] >> _BITS, 0) >> (key[1] & _LAST) & 1]
+            yield [
+                key
+                for key in rows
+                if not here.get(key[0], nothing).get(key[1] >> _BITS, 0) >> (key[1] & _LAST) & 1
+            ]
             after = rows[-1]
+
+    def _pages(self, *numbers: int) -> Iterator[Iterable[Key]]:
+        if len(numbers) == 1:
+            return (zip(repeat(numbers[0]), page) for page in self._table.inode_pages())
+        return iter(self._table.inodes_by_top(self._tops))

@@ -73,7 +73,8 @@ _Frame = tuple[_Listing, int, int, bytes, Rule]
 class Scanner:
     """Scans what `begin` names, in steps.
 
-    `overlaps`: it went by paths while events were not read that may tell of
+    `sub_roots`: device -> number; `tops`: watch -> number, of the directories
+    that begin a sub-root or a prefix. `overlaps`: it went by paths while events were not read that may tell of
     their renames; whoever reads all of them unsets it.
     """
 
@@ -94,6 +95,7 @@ class Scanner:
         self.known: dict[bytes, int] = {}
         self.known_parents: dict[bytes, int] = {}
         self.sub_roots: dict[int, int] = {}
+        self.tops: dict[int, int] = {}
         self.has_news = False
         self.overlaps = False
         self.done = 0
@@ -320,6 +322,8 @@ class Scanner:
                 if fitting is None:
                     return None
                 rule = fitting
+                if task.parent == TOP or found.st_dev != task.rule.device:
+                    self.tops[wd] = rule.sub_root
             below = self._judge(task, rule, found)
             entries = os.scandir(absolute)
         except OSError as error:

@@ -229,3 +229,34 @@ def test_a_mount_belongs_to_the_shard_that_owns_the_place(tmp_path: Path) -> Non
         assert whole.seen() == {("entry", b"a/f")}
     whole.close()
     part.close()
+
+
+def test_a_directory_that_went_is_forgotten_though_its_number_lives_below_a_mount(
+    tmp_path: Path,
+) -> None:
+    """Inodes repeat across file systems. Remembered, it would come back as one that never left."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    watching = Watching(disk)
+    with mounted(disk), mounted_below(watching.root / "m"):
+        (watching.root / "x/deep").mkdir(parents=True)
+        number = (watching.root / "x").stat().st_ino
+        for each in range(2 * number):
+            (watching.root / "m" / str(each)).mkdir()
+        assert number in {entry.stat().st_ino for entry in (watching.root / "m").iterdir()}
+        time.sleep(0.15)
+        for move in (("tree/x", "x"), ("x", "tree/x")):
+            watching.start()
+            assert watching.stop()
+            watching.changes()
+            os.rename(disk / move[0], disk / move[1])
+        watching.start()
+        assert ("TREE", b"x") in {(c.scope.name, c.path) for c in watching.changes()}
+        watching.close()
+
+
+@contextmanager
+def mounted_below(point: Path) -> Iterator[None]:
+    point.mkdir(parents=True)
+    with mounted(point):
+        yield

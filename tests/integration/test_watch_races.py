@@ -65,7 +65,7 @@ def once_before_a_watch(watcher: Watcher, below: Path, act: Callable[[], object]
         wd: int = real(fd, path, mask)
         return wd
 
-    watcher._inotify._add_watch = act_and_add
+    watcher._inotify._add_watch = act_and_add  # type: ignore[assignment]
     return acted
 
 
@@ -127,7 +127,8 @@ def test_directories_swapped_there_and_back_under_a_scan_are_watched(watching: W
     def step_and_swap_back(seconds: float) -> bool:
         done = step(seconds)
         if len(there) == 1:
-            there.append(exchange(*tops))
+            exchange(*tops)
+            there.append(None)
         return done
 
     watcher._scanner.step = step_and_swap_back  # type: ignore[method-assign]
