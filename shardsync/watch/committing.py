@@ -66,6 +66,8 @@ class Committing:
         found.directories.clear()
         self._ledger.gone += self._territory.gone
         self._territory.gone.clear()
+        self._ledger.gone += found.forgotten
+        found.forgotten.clear()
         flushes = self._answerable()
         if not self._is_due(now, wanted=bool(flushes)):
             return 0

@@ -25,9 +25,9 @@ class Forgetting:
     """Call `begin` after a pass, then `step` until it is not `is_open`.
 
     `remembered(after, limit)`: keys in order. `tops`: watch -> sub-root, of the
-    topmost directories of each, for inodes repeat across file systems. What is made meanwhile may be
-    forgotten with the rest, which costs one comparison some day; what the
-    pass did not find never stays.
+    topmost directories of each, for inodes repeat across file systems. What is
+    made meanwhile may be forgotten with the rest, which costs one comparison
+    some day; what the pass did not find never stays.
     """
 
     def __init__(

@@ -77,11 +77,12 @@ class Polling:
             self._again(task, since)
 
     def covers_flushes(self) -> bool:
-        """Whether the unwatched was looked at since the flushes were touched; else it is soon.
+        """Whether what has no watch was looked at since the flushes were touched; else it is soon.
 
         To be asked when no scan is open.
         """
-        if self._standing.has_unwatched and not self._covered.issuperset(self._cookies.flushes):
+        must_look = self._standing.has_unwatched or self._scanner.found.refused
+        if must_look and not self._covered.issuperset(self._cookies.flushes):
             self.wanted = True
             return False
         return True

@@ -22,6 +22,8 @@ class Rule:
     `only_directories`: files are not looked at, for a Shard without a past:
     no Node is compared before all is watched, and then with all of it.
     `counts_links`: the file system counts a directory's subdirectories.
+    `was_refused`: nobody knows what happened in it while it could not be entered,
+    so once it can, all of it is journaled.
     """
 
     since_us: int = 0
@@ -34,6 +36,7 @@ class Rule:
     sub_root: int = 0
     device: int = 0
     counts_links: bool = False
+    was_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class Found:
     `suspects`: directories that changed under the scan, to be listed again;
     `unwatched`: where watches ran out, the topmost; `appeared`: files of new
     directories, to be journaled unless still being written; `refused`: what
-    cannot be entered (no permission, a path too long), and why.
+    cannot be entered (no permission, a path too long), and why; `forgotten`:
+    (sub-root, inode) of those, which no memory tells anything of any more.
     """
 
     directories: list[DirectoryRow] = field(default_factory=list)
@@ -62,8 +66,14 @@ class Found:
     unwatched: dict[bytes, Task] = field(default_factory=dict)
     appeared: list[bytes] = field(default_factory=list)
     refused: dict[bytes, tuple[Task, str]] = field(default_factory=dict)
+    forgotten: list[tuple[int, int]] = field(default_factory=list)
 
 
 def with_files(task: Task) -> Task:
     """To be taken up again later, when what is not watched must be looked at in full."""
     return replace(task, rule=replace(task.rule, only_directories=False))
+
+
+def refused(task: Task) -> Task:
+    """To be taken up again later, when it could not be entered."""
+    return replace(task, rule=replace(task.rule, only_directories=False, was_refused=True))

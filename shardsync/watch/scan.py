@@ -8,6 +8,7 @@ level, so that a directory of a million directories costs no memory.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -22,7 +23,7 @@ from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.rule import COARSE_US, Found, Rule, Task, with_files
+from shardsync.watch.rule import COARSE_US, Found, Rule, Task, refused, with_files
 
 _OPEN_LEVELS = 64
 _ENTRIES_A_LOOK = 0x7F  # the clock is looked at once in 128 entries
@@ -74,8 +75,9 @@ class Scanner:
     """Scans what `begin` names, in steps.
 
     `sub_roots`: device -> number; `tops`: watch -> number, of the directories
-    that begin a sub-root or a prefix. `overlaps`: it went by paths while events were not read that may tell of
-    their renames; whoever reads all of them unsets it.
+    that begin a sub-root or a prefix. `overlaps`: it went by paths while
+    events were not read that may tell of their renames; whoever reads all of
+    them unsets it.
     """
 
     def __init__(
@@ -124,9 +126,12 @@ class Scanner:
         parents = {task.parent for task in (*self._tasks, *self._deep)}
         return parents | {frame[1] for frame in self._frames}
 
-    def begin(self, task: Task) -> None:
-        """Scan this directory too; it comes before what was asked for earlier."""
-        self._tasks.append(task)
+    def begin(self, task: Task, *, last: bool = False) -> None:
+        """Scan this directory too: before what was asked for earlier, or after all of it."""
+        if last:
+            self._deep.insert(0, task)
+        else:
+            self._tasks.append(task)
 
     def abandon(self) -> None:
         """Forget all that was asked for."""
@@ -322,13 +327,13 @@ class Scanner:
                 if fitting is None:
                     return None
                 rule = fitting
-                if task.parent == TOP or found.st_dev != task.rule.device:
-                    self.tops[wd] = rule.sub_root
             below = self._judge(task, rule, found)
             entries = os.scandir(absolute)
         except OSError as error:
             self._refused(task, error)
             return None
+        if below.was_refused:
+            below = self._admit(task, below, found)
         self.done += 1
         if not wd:
             self.polled += 1
@@ -357,6 +362,8 @@ class Scanner:
         before = self._table.binding(wd)
         is_known = self._table.knows(wd)
         self._table.bind(wd, task.parent, task.name, inode)
+        if task.parent == TOP or rule.device != task.rule.device:
+            self.tops[wd] = rule.sub_root
         if rule.whole:
             return rule
         if before == (task.parent, task.name):
@@ -391,6 +398,13 @@ class Scanner:
         # The Syncer looks at all of it after now; only what changes from now on is our business.
         since = max(rule.since_us, self._clock.wall_us() - COARSE_US)
         return replace(rule, unknown=True, since_us=since) if before is None else rule
+
+    def _admit(self, task: Task, rule: Rule, found: os.stat_result) -> Rule:
+        """It could not be entered before: all of it counts as changed, and as never seen."""
+        self._gathered.tree(task.path)
+        self.found.directories.append((rule.sub_root, found.st_ino, task.parent_inode, task.name))
+        since = self._clock.wall_us() - COARSE_US
+        return replace(rule, was_refused=False, unknown=True, since_us=since)
 
     def _gather_unknown(self, task: Task, row: DirectoryRow) -> None:
         """A changed directory that only the Shard which had it before can know."""
@@ -461,4 +475,13 @@ class Scanner:
                 # A prefix that is gone, and all below it: no other directory here tells.
                 self.has_news = True
             return
-        self.found.refused[task.path] = (with_files(task), os.strerror(error.errno or 0))
+        self.found.refused[task.path] = (refused(task), os.strerror(error.errno or 0))
+        self._forget(task.path)
+
+    def _forget(self, path: bytes) -> None:
+        """Should it be entered by another process than this, it is to look new to that one."""
+        with contextlib.suppress(OSError):
+            found = os.lstat(self.absolute(path))
+            key = (self.sub_roots.get(found.st_dev, 0), found.st_ino)
+            if self._memory.directory(*key) is not None:
+                self.found.forgotten.append(key)

@@ -20,7 +20,7 @@ from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.rule import Rule, Task
+from shardsync.watch.rule import Rule, Task, refused
 from shardsync.watch.scan import Scanner
 from shardsync.watch.supply import FREE_WATCHES, WatchSupply
 from shardsync.watch.tops import Tops
@@ -127,11 +127,16 @@ class Territory:
         self._scanner.abandon()
         self._scanner.found.suspects.clear()
         self._scanner.found.unwatched.clear()
+        closed = [task for task, _ in self._scanner.found.refused.values()]
         self._scanner.found.refused.clear()
         self._table.begin_round()
         self.catching_up = True
         for prefix in self.tops:
             self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
+        for task in closed:
+            again = replace(rule, was_refused=True, sub_root=task.rule.sub_root)
+            again = replace(again, device=task.rule.device, only_directories=False)
+            self._scanner.begin(replace(task, rule=again), last=True)
         for task in self.apart.values():
             own = task.rule
             apart = replace(rule, watched=False, sub_root=own.sub_root, device=own.device)
@@ -384,7 +389,8 @@ class Territory:
         elif error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             self.missed_directory(task.parent)
         else:
-            self._scanner.found.refused[task.path] = (task, os.strerror(error.errno or 0))
+            why = os.strerror(error.errno or 0)
+            self._scanner.found.refused[task.path] = (refused(task), why)
 
     def _lose(self, wd: int) -> None:
         """It is not where it should be: moved away, or only one of those above it was renamed.

@@ -16,6 +16,7 @@ import pytest
 
 from shardsync.journal.plan import Plan, PlanState, write_plan
 from shardsync.model import ShardState
+from shardsync.watch import catching_up, polling
 from shardsync.watch.assemble import prefixes_of
 from shardsync.watch.polling import POLL_SECONDS
 from tests.support.slots import Programs
@@ -384,4 +385,39 @@ def test_a_directory_that_cannot_be_entered_is_tried_again(tmp_path: Path) -> No
     assert ("tree", b"closed") in watching.seen()
     (watching.root / "closed/x/f").write_text("x")
     assert watching.seen() == {("entry", b"closed/x/f")}
+    watching.close()
+
+
+def test_what_changed_while_a_directory_could_not_be_entered_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next flush, by a catch-up, and by the next start; however long ago it was."""
+    monkeypatch.setattr(polling, "MARGIN_US", 0)
+    monkeypatch.setattr(catching_up, "MARGIN_US", 0)
+    watching = Watching(tmp_path)
+    (watching.root / "closed/x").mkdir(parents=True)
+    time.sleep(0.15)
+    watching.start()
+    for how in ("flush", "catch-up", "start"):
+        assert watching.stop()
+        (watching.root / "closed/x/f").write_text(how)
+        watcher = watching.begin()
+        real = watcher._inotify._add_watch
+        refusing = Refusing(real=real, path=os.fsencode(watching.root / "closed"))
+        watcher._inotify._add_watch = refusing  # type: ignore[assignment]
+        watching.quiet()
+        time.sleep(0.15)
+        watcher._last_heartbeat = -1000.0
+        assert b"closed/x/f" not in watching.paths()
+        refusing.path = None
+        if how == "flush":
+            watching.touch("flush-1")
+        elif how == "catch-up":
+            watcher._fold.overflowed = True
+        else:
+            assert watching.stop()
+            (watching.root / "closed").chmod(0o755)  # what let it be entered
+            watching.start()
+        assert ("tree", b"closed") in watching.seen(), how
+    assert watching.cookies().keys() == {"flush-1"}
     watching.close()
