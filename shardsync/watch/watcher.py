@@ -272,7 +272,8 @@ class Watcher:
     def _take_cookies(self) -> None:
         for name in self._fold.cookies:
             touched_us = self._cookies.see(name)
-            if touched_us is not None:
+            # Behind an overflow it says nothing of what was before it: some of that was dropped.
+            if touched_us is not None and not self._fold.overflowed:
                 self._standing.drained_us = max(self._standing.drained_us, touched_us)
         self._fold.cookies.clear()
 

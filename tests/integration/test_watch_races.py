@@ -12,6 +12,7 @@ import pytest
 
 from shardsync.watch.watcher import Watcher
 from tests.support.clock import ShiftedClock
+from tests.support.queue import small_queue
 from tests.support.watching import Watching
 
 HOUR_US = 3_600_000_000
@@ -101,6 +102,34 @@ def test_what_was_journaled_by_a_clock_that_was_set_back_hides_nothing(
     (watching.root / "p/one/old").write_text("second")
     watching.start()
     assert b"p/one/old" in watching.paths()
+
+
+@pytest.mark.root
+def test_a_heartbeat_behind_an_overflow_does_not_move_the_watermark(watching: Watching) -> None:
+    """What was dropped came before it, and is looked for from before that."""
+    many = [watching.root / f"p/one/{number}" for number in range(100)]
+    for file in many:
+        file.touch()
+    with small_queue():
+        watcher = watching.begin()
+    watching.quiet()
+    time.sleep(0.2)
+    began_us = watching.clock.wall_us()
+    for file in many:
+        file.chmod(0o600)
+    time.sleep(0.2)
+    read = watcher._inotify.read
+
+    def read_with_a_heartbeat() -> bytes:
+        buffer = read()
+        watcher._cookies.touch_heartbeat()
+        return buffer + read()
+
+    watcher._inotify.read = read_with_a_heartbeat  # type: ignore[method-assign]
+    assert watching.tick().overflowed
+    since = watcher._standing.watermark_us
+    assert since is not None
+    assert since < began_us
 
 
 def test_directories_swapped_under_a_scan_are_watched(watching: Watching) -> None:
