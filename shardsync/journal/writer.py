@@ -237,11 +237,11 @@ class JournalWriter:
             raise _unusable(self.path, error) from error
         return row
 
-    def directories(self, *, after: tuple[int, int], limit: int) -> list[tuple[int, int]]:
-        """(sub-root, inode) of at most `limit` directories remembered, in order, after a key."""
+    def directories(self, *, after: tuple[int, int], limit: int) -> list[DirectoryRow]:
+        """At most `limit` of the directories remembered, in order, after a (sub-root, inode)."""
         try:
             return self._connection.execute(
-                "SELECT sub_root, inode FROM dirs WHERE (sub_root, inode) > (?, ?)"
+                "SELECT sub_root, inode, parent, name FROM dirs WHERE (sub_root, inode) > (?, ?)"
                 " ORDER BY sub_root, inode LIMIT ?",
                 (*after, limit),
             ).fetchall()

@@ -103,10 +103,12 @@ def open_watcher(
         prefixes=prefixes,
         identify=guard.file_system,
     )
+    forgetting = Forgetting(table=table, remembered=ledger.remembered, tops=scanner.tops)
     territory = Territory(
         watches=watches,
         table=table,
         scanner=scanner,
+        forgetting=forgetting,
         gathered=gathered,
         excluded=excluded,
         clock=clock,
@@ -116,7 +118,6 @@ def open_watcher(
         gathered=gathered, surroundings=territory, opened=pending.opened, cookie_wd=cookie_wd
     )
     cookies = Cookies(folder=folder, shard=shard.id)
-    forgetting = Forgetting(table=table, remembered=ledger.remembered, tops=scanner.tops)
     standing = Standing(
         scanner=scanner,
         territory=territory,
@@ -144,6 +145,7 @@ def open_watcher(
         cookies=cookies,
         polling=polling,
         forgetting=forgetting,
+        recollection=recollection,
         clock=clock,
         log=log,
     )

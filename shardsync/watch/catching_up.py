@@ -16,6 +16,7 @@ from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Gathered
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.polling import MARGIN_US, Polling
+from shardsync.watch.recollection import Recollection
 from shardsync.watch.rule import COARSE_US, Rule
 from shardsync.watch.scan import Scanner
 from shardsync.watch.standing import Standing
@@ -46,6 +47,7 @@ class CatchingUp:
         cookies: Cookies,
         polling: Polling,
         forgetting: Forgetting,
+        recollection: Recollection,
         clock: Clock,
         log: Log,
     ) -> None:
@@ -60,6 +62,7 @@ class CatchingUp:
         self._cookies = cookies
         self._polling = polling
         self._forgetting = forgetting
+        self._recollection = recollection
         self._clock = clock
         self._log = log
         self.total = 0
@@ -165,6 +168,11 @@ class CatchingUp:
             self._polling.say_coverage()
         elif not self._territory.live_suspects():
             self._done()
+
+    def forget(self) -> None:
+        """Do a little of what is to be done after a pass for what it did not come across."""
+        for row, is_top in self._forgetting.step():
+            self._territory.departed(row, self._recollection.path(row) if is_top else None)
 
     def _done(self) -> None:
         self.looked_from_us = 0

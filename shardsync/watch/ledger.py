@@ -136,7 +136,7 @@ class Ledger:
         identity = self._identities.get(sub_root)
         return None if identity is None else self.elders.directory(identity, inode)
 
-    def remembered(self, after: tuple[int, int], limit: int) -> list[tuple[int, int]]:
+    def remembered(self, after: tuple[int, int], limit: int) -> list[DirectoryRow]:
         """As JournalWriter.directories; nothing where it cannot be read."""
         try:
             return self.journal.directories(after=after, limit=limit)

@@ -58,36 +58,36 @@ class Recollection:
         """A pass begins."""
         self._asked = array("Q")
 
-    def take_gone(self, absolute: Callable[[bytes], bytes]) -> list[tuple[int, int]]:
-        """(sub-root, inode) of what lay in a directory asked for in this pass, and lies elsewhere.
+    def take_gone(self, absolute: Callable[[bytes], bytes]) -> list[tuple[DirectoryRow, bytes]]:
+        """What lay in a directory asked for in this pass, and lies elsewhere; with its path then.
 
         One pass over all that is remembered; a look at each child of those directories.
         """
         asked = array("Q", sorted(set(self._asked)))
         self.begin()
-        gone: list[tuple[int, int]] = []
+        gone: list[tuple[DirectoryRow, bytes]] = []
         if not asked:
             return gone
-        for sub_root, inode, parent, name in self._memory.every_directory():
-            place = bisect_left(asked, parent)
-            if place < len(asked) and asked[place] == parent:
-                folder = self._path(sub_root, parent)
-                path = name if not folder else folder + b"/" + name
-                found = look_at(absolute(path)) if folder is not None else None
-                if found is None or found.st_ino != inode:
-                    gone.append((sub_root, inode))
+        for row in self._memory.every_directory():
+            place = bisect_left(asked, row[2])
+            if place < len(asked) and asked[place] == row[2]:
+                path = self.path(row)
+                found = look_at(absolute(path)) if path is not None else None
+                if found is None or found.st_ino != row[1]:
+                    gone.append((row, path or b""))
         return gone
 
-    def _path(self, sub_root: int, inode: int) -> bytes | None:
+    def path(self, row: DirectoryRow) -> bytes | None:
         """Where a directory was last seen, None where that is not known to its end."""
-        parts: list[bytes] = []
+        sub_root, _, inode, name = row
+        parts = [name]
         seen: set[int] = set()
         while inode and inode not in seen:
             seen.add(inode)
-            row = self._memory.directory(sub_root, inode)
-            if row is None:
+            above = self._memory.directory(sub_root, inode)
+            if above is None:
                 return None
-            inode, name = row
+            inode, name = above
             parts.append(name)
         parts.reverse()
         return b"/".join(part for part in parts if part)

@@ -77,7 +77,8 @@ class Scanner:
     `sub_roots`: device -> number; `tops`: watch -> number, of the directories
     that begin a sub-root or a prefix. `overlaps`: it went by paths while
     events were not read that may tell of their renames; whoever reads all of
-    them unsets it.
+    them unsets it. `has_moved`: to be set where a watch stands for another
+    place than before, or for none.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Scanner:
         self.tops: dict[int, int] = {}
         self.has_news = False
         self.overlaps = False
+        self.has_moved = False
         self.done = 0
         self.polled = 0
         self._root = root.rstrip(b"/") or b"/"
@@ -141,8 +143,18 @@ class Scanner:
             frame[0].close()
         self._frames.clear()
 
-    def follow_renames(self) -> None:
+    def displace(self, path: bytes, wd: int) -> None:
+        """Another directory than `wd` was at `path`: what is listed there is not its content."""
+        for number, frame in reversed([*enumerate(self._frames)]):
+            if frame[3] == path + b"/" and frame[1] != wd:
+                frame[0].close()
+                del self._frames[number]
+
+    def _follow_moves(self) -> None:
         """Go on under their present paths with what was begun under others."""
+        if not self.has_moved:
+            return
+        self.has_moved = False
         for number, (entries, wd, inode, prefix, rule) in reversed([*enumerate(self._frames)]):
             path = self._table.path(wd) if wd else prefix[:-1]
             if path is None:
@@ -191,6 +203,7 @@ class Scanner:
     def step(self, seconds: float) -> bool:
         """Scan for about that long. Returns whether all is done."""
         deadline = self._clock.monotonic() + seconds
+        self._follow_moves()
         self.overlaps = self.overlaps or self.is_open
         while self.is_open:
             # A Shard of 50,000 prefixes must not hold 50,000 directories open.
@@ -392,9 +405,10 @@ class Scanner:
             self._gathered.attributes(task.path, is_dir=True)
             return rule
         self.found.directories.append(row)
-        self._gathered.tree(
-            task.path, moved_from=self._origin(rule.sub_root, before) if before else None
-        )
+        origin = self._origin(rule.sub_root, before) if before else None
+        self._gathered.tree(task.path, moved_from=origin)
+        if origin:  # where another one may be by now, and the Nodes have what this one was
+            self._gathered.tree(origin)
         # The Syncer looks at all of it after now; only what changes from now on is our business.
         since = max(rule.since_us, self._clock.wall_us() - COARSE_US)
         return replace(rule, unknown=True, since_us=since) if before is None else rule

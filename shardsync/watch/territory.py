@@ -16,7 +16,9 @@ from dataclasses import replace
 
 from shardsync.clock import Clock
 from shardsync.inotify import is_watch_limit
+from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
+from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
 from shardsync.watch.prefixes import Prefixes
@@ -35,6 +37,7 @@ class Territory:
         watches: WatchSupply,
         table: DirectoryTable,
         scanner: Scanner,
+        forgetting: Forgetting,
         gathered: Gathered,
         excluded: Filter,
         clock: Clock,
@@ -48,6 +51,7 @@ class Territory:
         self._watches = watches
         self._table = table
         self._scanner = scanner
+        self._forgetting = forgetting
         self._gathered = gathered
         self._excluded = excluded
         self._clock = clock
@@ -107,6 +111,9 @@ class Territory:
             # The parent itself was renamed: this path is another place until its event comes.
             self.missed_directory(wd)
             return
+        if self.catching_up or self._forgetting.is_open:
+            # Of what it takes the place of, no event may have told that it went.
+            self._gathered.tree(path)
         rule = self._scanner.rule_of_newcomers(device=above.st_dev, everything=not moved)
         task = Task(wd, above.st_ino, name, path, rule)
         if self._prefixes.touches_foreign(path, origin):
@@ -168,6 +175,16 @@ class Territory:
             self._outside = None
         for wd in outside or ():
             self._give_up(wd)
+
+    def departed(self, row: DirectoryRow, path: bytes | None) -> None:
+        """A directory is not where it was remembered, and its `path` was, if that says anything.
+
+        Journaled as `tree`, not only as an entry that its directory lacks: should another be
+        made in its place before that is shipped, the Nodes still have the old one's.
+        """
+        self.gone.append(row[:2])
+        if path:
+            self._gathered.tree(path)
 
     def spare_watches(self) -> None:
         """Once watches ran out: give FREE_WATCHES of ours back, and poll those directories too.
@@ -332,10 +349,13 @@ class Territory:
         except OSError as error:
             self._not_watched(task, error)
             return
-        # A scan under way took what lay at the path for what lies in the directory.
-        mixed_up = self._scanner.overlaps and not created
+        self._scanner.displace(task.path, wd)
+        before = self._table.binding(wd)
+        # A scan under way took what lay at the path for what lies in the directory; and of one
+        # that was outside, what lies in it may have been given up.
+        mixed_up = (self._scanner.overlaps and not created) or before is None
         seen = not self.catching_up or self._table.is_seen(wd)
-        if seen and not mixed_up and self._table.binding(wd) == (task.parent, task.name):
+        if seen and not mixed_up and before == (task.parent, task.name):
             return
         whole = replace(task, rule=replace(task.rule, whole=True))
         if not seen:
@@ -343,7 +363,6 @@ class Territory:
         elif task.rule.whole or not self._table.knows(wd):
             self._scanner.begin(task)
         elif self._bind_anew(wd, task, created=created) and mixed_up:
-            self._scanner.follow_renames()
             self._scanner.begin(whole)
 
     def _bind_anew(self, wd: int, task: Task, *, created: bool) -> bool:
@@ -355,6 +374,7 @@ class Territory:
         if created:  # not the directory that was made: one that was moved here since
             self._gathered.tree(task.path)
         self._table.bind(wd, task.parent, task.name, found.st_ino)
+        self._scanner.has_moved = True
         row = (task.rule.sub_root, found.st_ino, task.parent_inode, task.name)
         self._scanner.found.directories.append(row)
         return True
@@ -406,8 +426,7 @@ class Territory:
         """It is outside from now on. Forgotten at once: at the same place it would be another."""
         self._forget_row(wd)
         self._table.detach(wd)
-        if self._scanner.is_open:
-            self._scanner.follow_renames()
+        self._scanner.has_moved = True
 
     def _give_up(self, wd: int) -> None:
         self._watches.remove(wd)
@@ -416,6 +435,7 @@ class Territory:
     def _forget(self, wd: int) -> None:
         self._forget_row(wd)
         self._table.forget(wd)
+        self._scanner.has_moved = True
         self._scanner.found.suspects.discard(wd)
 
     def _forget_row(self, wd: int) -> None:

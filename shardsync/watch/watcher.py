@@ -185,7 +185,7 @@ class Watcher:
         overflowed = self._catching_up.answer_overflow()
         self._mounts.tick()
         self._catching_up.step()
-        self._ledger.gone += self._forgetting.step()
+        self._catching_up.forget()
         self._unclosed.tick(now)
         self._look_around(now)
         changes = self._committing.commit_if_due(now)

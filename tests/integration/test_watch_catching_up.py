@@ -78,6 +78,7 @@ def test_a_restart_finds_exactly_what_changed_meanwhile(watching: Watching) -> N
     seen = watching.changes()
     assert {(c.scope.name, c.path, c.moved_from) for c in seen if c.scope.name == "TREE"} == {
         ("TREE", b"renamed", b"e"),
+        ("TREE", b"e", None),
         ("TREE", b"a/m", None),
     }
     assert {c.path for c in seen if c.scope.name == "LISTING"} == {b"", b"a", b"c/d"}
@@ -87,6 +88,36 @@ def test_a_restart_finds_exactly_what_changed_meanwhile(watching: Watching) -> N
         b"a",
         b"c/d",
     }
+
+
+def test_a_directory_that_went_while_down_is_journaled_whole(watching: Watching) -> None:
+    """Another may be made in its place before that is shipped: it would inherit what was in it."""
+    watching.start()
+    assert watching.stop()
+    watching.changes()
+    shutil.rmtree(watching.root / "a")
+    os.rename(watching.root / "c", watching.folder / "outside/c")
+    os.rename(watching.root / "e", watching.root / "renamed")
+    watching.start()
+    gone = {c.path for c in watching.changes() if c.scope.name == "TREE"}
+    assert gone == {b"a", b"c", b"e", b"renamed"}
+
+
+def test_a_directory_replaced_before_a_catch_up_came_to_it_is_journaled_whole(
+    watching: Watching,
+) -> None:
+    """No event told of what was in the old one; the new one may even have its inode number."""
+    watching.start()
+    assert watching.stop()
+    watching.changes()
+    watcher = watching.begin()
+    table = watcher._ledger._table
+    while not len(table):  # the root alone is watched yet
+        watcher._catching_up._scanner.step(0.0)
+    shutil.rmtree(watching.root / "a")
+    (watching.root / "a").mkdir()
+    watching.quiet()
+    assert b"a" in {c.path for c in watching.changes() if c.scope.name == "TREE"}
 
 
 def test_what_was_moved_in_is_watched_and_remembered(watching: Watching) -> None:

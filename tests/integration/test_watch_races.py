@@ -195,3 +195,37 @@ def test_a_scan_goes_on_under_the_new_name_of_its_directory(
     for file in new:
         file.write_text("x")
     assert {os.fsencode(file.relative_to(watching.root)) for file in new} <= watching.paths()
+
+
+def test_a_directory_renamed_over_one_that_is_just_being_scanned_is_watched(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its subdirectories are listed as those of the one that it replaced, and not kept so."""
+    monkeypatch.setattr("shardsync.watch.catching_up._STEP_SECONDS", 0.0)
+    monkeypatch.setattr("shardsync.watch.scan._ENTRIES_A_LOOK", 1)
+    outside = watching.folder / "outside/n"
+    for name in ("one", "two", "three"):
+        (outside / name).mkdir(parents=True)
+    time.sleep(0.15)
+    watcher = watching.start().watcher
+    assert watcher is not None
+    real = watcher._inotify._add_watch
+    new = watching.root / "n"
+    acted: list[object] = []
+
+    def add_and_replace(fd: int, path: bytes, mask: int) -> int:
+        wd: int = real(fd, path, mask)
+        if path == os.fsencode(new) and not acted and len(calls) == 1:
+            os.rename(outside, new)
+            acted.append(path)
+        calls.append(path)
+        return wd
+
+    calls: list[bytes] = []
+    watcher._inotify._add_watch = add_and_replace  # type: ignore[assignment]
+    new.mkdir()
+    watching.quiet()
+    assert acted
+    for name in ("one", "two", "three"):
+        (new / name / "new").write_text("x")
+    assert {b"n/one/new", b"n/two/new", b"n/three/new"} <= watching.paths()
