@@ -213,10 +213,10 @@ def start_child(
     """
     run_as = command.run_as
     reach(Point.SHIP_SPAWN)
-    stdin, writer = os.pipe()
-    stdout_reader, stdout = os.pipe()
-    stderr_reader, stderr = os.pipe()
-    try:
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        stdin, writer = _pipe(read=theirs, write=ours)
+        stdout_reader, stdout = _pipe(read=ours, write=theirs)
+        stderr_reader, stderr = _pipe(read=ours, write=theirs)
         process = subprocess.Popen(
             [*_mortal(), *command.argv],
             stdin=stdin,
@@ -230,24 +230,37 @@ def start_child(
             group=None if run_as is None else run_as.gid,
             extra_groups=None if run_as is None else list(run_as.groups),
         )
-    except BaseException:
-        for descriptor in (writer, stdout_reader, stderr_reader):
-            os.close(descriptor)
-        raise
-    finally:
-        for descriptor in (stdin, stdout, stderr):
-            os.close(descriptor)
+        pidfd = _pidfd(process)
+        ours.pop_all()
     for descriptor in (writer, stdout_reader, stderr_reader):
         os.set_blocking(descriptor, False)
     child = Child(
         process=process,
         stdin=writer,
-        pidfd=os.pidfd_open(process.pid),
+        pidfd=pidfd,
         ended=asyncio.get_running_loop().create_future(),
     )
     child.listen(outputs={stdout_reader: on_stdout, stderr_reader: on_stderr})
     reach(Point.SHIP_SPAWNED)
     return child
+
+
+def _pipe(*, read: contextlib.ExitStack, write: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe, each end closed with its stack: where the next one cannot be had, none is left."""
+    ends = os.pipe()
+    read.callback(os.close, ends[0])
+    write.callback(os.close, ends[1])
+    return ends
+
+
+def _pidfd(process: subprocess.Popen[bytes]) -> int:
+    """Without one nobody would learn of its end: it is ended at once. Raises OSError."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
 
 
 def whole_pieces(entries: Iterable[bytes]) -> Iterable[bytes]:

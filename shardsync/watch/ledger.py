@@ -166,15 +166,16 @@ class Ledger:
         """Whether the Journal refused the last commit."""
         return bool(self._trouble)
 
-    def prune(self, *, before_us: int, max_bytes: int) -> None:
-        """Drop one slice of what the retention no longer wants."""
+    def prune(self, *, before_us: int, max_bytes: int) -> int:
+        """Drop one slice of what the retention no longer wants; returns how many Changes."""
         try:
             dropped = self.journal.prune(before_us=before_us, max_bytes=max_bytes)
         except StateUnusable as error:
             self._refused(error)
-            return
+            return 0
         if dropped:
             self._log.info("journal.pruned", changes=dropped)
+        return dropped
 
     def is_in_place(self) -> bool:
         """Whether the Journal's file still is where others look for it."""

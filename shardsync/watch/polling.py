@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from shardsync.clock import Clock
@@ -70,7 +71,8 @@ class Polling:
         self._covered = set(self._cookies.flushes)
         self._scanner.polled = 0
         self._territory.take_watches()
-        tasks = [*unwatched.values(), *(task for task, _ in refused.values()), *apart.values()]
+        closed = [self._territory.as_named_now(each.task, each.wd) for each in refused.values()]
+        tasks = [*unwatched.values(), *closed, *apart.values()]
         unwatched.clear()
         refused.clear()
         for task in tasks:
@@ -81,8 +83,7 @@ class Polling:
 
         To be asked when no scan is open.
         """
-        must_look = self._standing.has_unwatched or self._scanner.found.refused
-        if must_look and not self._covered.issuperset(self._cookies.flushes):
+        if self._standing.has_unseen and not self._covered.issuperset(self._cookies.flushes):
             self.wanted = True
             return False
         return True
@@ -134,6 +135,7 @@ class Polling:
         """Directories that cannot be entered are tried again with each poll, and never silent."""
         refused = self._scanner.found.refused
         if refused:
-            path, (_, why) = next(iter(refused.items()))
+            path, first = next(iter(refused.items()))
+            why = os.strerror(first.number)
             if self._refused_said.is_due(f"{len(refused)} {path!r} {why}"):
                 self._log.warning("directory.refused", count=len(refused), first=path, why=why)

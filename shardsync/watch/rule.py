@@ -50,6 +50,15 @@ class Task:
     rule: Rule
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A directory that could not be entered, the error's number, its watch (0: none)."""
+
+    task: Task
+    number: int
+    wd: int = 0
+
+
 @dataclass(slots=True)
 class Found:
     """What a scan brought besides Changes; the Watcher takes it with each commit.
@@ -57,7 +66,7 @@ class Found:
     `suspects`: directories that changed under the scan, to be listed again;
     `unwatched`: where watches ran out, the topmost; `appeared`: files of new
     directories, to be journaled unless still being written; `refused`: what
-    cannot be entered (no permission, a path too long), and why; `forgotten`:
+    cannot be entered (no permission, a path too long); `forgotten`:
     (sub-root, inode) of those, which no memory tells anything of any more.
     """
 
@@ -65,7 +74,7 @@ class Found:
     suspects: set[int] = field(default_factory=set)
     unwatched: dict[bytes, Task] = field(default_factory=dict)
     appeared: list[bytes] = field(default_factory=list)
-    refused: dict[bytes, tuple[Task, str]] = field(default_factory=dict)
+    refused: dict[bytes, Refused] = field(default_factory=dict)
     forgotten: list[tuple[int, int]] = field(default_factory=list)
 
 

@@ -23,7 +23,7 @@ from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.rule import COARSE_US, Found, Rule, Task, refused, with_files
+from shardsync.watch.rule import COARSE_US, Found, Refused, Rule, Task, refused, with_files
 
 _OPEN_LEVELS = 64
 _ENTRIES_A_LOOK = 0x7F  # the clock is looked at once in 128 entries
@@ -322,11 +322,12 @@ class Scanner:
         _, wd, _, prefix, rule = frame
         parent, name = self._table.binding(wd) or (TOP, prefix[:-1])
         above = self._table.inode(parent) if parent != TOP else 0
-        self._refused(Task(parent, above, name, prefix[:-1], rule), error)
+        self._refused(Task(parent, above, name, prefix[:-1], rule), error, wd)
 
     def _enter(self, task: Task) -> _Frame | None:
         """Watch a directory, judge its own inode, open its listing."""
         absolute = self.absolute(task.path)
+        wd = 0
         try:
             wd, rule = self._watch(task, absolute)
             reach(Point.WATCH_ADDED)
@@ -343,7 +344,7 @@ class Scanner:
             below = self._judge(task, rule, found)
             entries = os.scandir(absolute)
         except OSError as error:
-            self._refused(task, error)
+            self._refused(task, error, wd)
             return None
         if below.was_refused:
             below = self._admit(task, below, found)
@@ -481,7 +482,7 @@ class Scanner:
             counts_links=self._counts_links[found.st_dev],
         )
 
-    def _refused(self, task: Task, error: OSError) -> None:
+    def _refused(self, task: Task, error: OSError, wd: int) -> None:
         if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             if task.parent != TOP:
                 self.found.suspects.add(task.parent)
@@ -489,7 +490,7 @@ class Scanner:
                 # A prefix that is gone, and all below it: no other directory here tells.
                 self.has_news = True
             return
-        self.found.refused[task.path] = (refused(task), os.strerror(error.errno or 0))
+        self.found.refused[task.path] = Refused(refused(task), error.errno or 0, wd)
         self._forget(task.path)
 
     def _forget(self, path: bytes) -> None:

@@ -5,6 +5,8 @@ The parts of a Watcher share this one record; none of it touches kernel or disk.
 
 from __future__ import annotations
 
+import errno
+
 from shardsync.clock import Clock
 from shardsync.model import ShardState
 from shardsync.watch.events import Fold
@@ -12,6 +14,9 @@ from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.pending import PendingFiles
 from shardsync.watch.scan import Scanner
 from shardsync.watch.territory import Territory
+
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
+"""Why a directory cannot be entered, where waiting does not help."""
 
 CLOCK_JUMP_US = 2_000_000
 """A clock that is only slewed stays within this between two looks."""
@@ -60,6 +65,11 @@ class Standing:
         """Whether some directories have no watch and are polled."""
         return bool(self._scanner.found.unwatched or self._territory.apart)
 
+    @property
+    def has_unseen(self) -> bool:
+        """Whether no event tells of some directories: they have no watch, or cannot be entered."""
+        return self.has_unwatched or bool(self._scanner.found.refused)
+
     def is_settled(self) -> bool:
         """Whether no scan is open or wanted, and what the last one did not find is forgotten."""
         return not (
@@ -73,7 +83,12 @@ class Standing:
 
     def must_catch_up(self) -> bool:
         """Whether a stop now leaves something to find: it would not be a clean one."""
-        return self._territory.catching_up or self._territory.mounts_changed or self.is_halted
+        return (
+            self._territory.catching_up
+            or self._territory.mounts_changed
+            or self.is_halted
+            or self._is_kept_out()
+        )
 
     def reckon(self) -> int:
         """Move the Watermark to where it may stand now, and return it."""
@@ -93,7 +108,7 @@ class Standing:
         now_us = self._clock.wall_us()
         # Not beyond now, where the clock was set back: what changes next has an earlier ctime.
         bound = min(self.watermark_us or now_us, now_us)
-        if not self.is_settled():
+        if not self.is_settled() or self._is_kept_out():
             return bound
         limits = [self.drained_us or bound]
         oldest = self._pending.oldest_us(self._fold.fresh)
@@ -103,3 +118,11 @@ class Standing:
         if self.has_unwatched and self.polled_us is not None:
             limits.append(self.polled_us)
         return min(limits)
+
+    def _is_kept_out(self) -> bool:
+        """Whether a directory cannot be entered for a while: what changes in it is told by nobody.
+
+        One that was closed on purpose has a new ctime once it is opened.
+        """
+        refused = self._scanner.found.refused.values()
+        return any(each.number not in _CLOSED for each in refused)

@@ -22,7 +22,7 @@ from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.guard import look_at
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.rule import Rule, Task, refused
+from shardsync.watch.rule import Refused, Rule, Task, refused
 from shardsync.watch.scan import Scanner
 from shardsync.watch.supply import FREE_WATCHES, WatchSupply
 from shardsync.watch.tops import Tops
@@ -73,6 +73,15 @@ class Territory:
         if self.catching_up and not self._table.is_seen(wd):
             return None
         return self._table.path(wd)
+
+    def as_named_now(self, task: Task, wd: int) -> Task:
+        """The task under the name that the directory with this watch has now."""
+        binding = self._table.binding(wd) if wd else None
+        if binding is None:
+            return task
+        parent, name = binding
+        inode = self._table.inode(parent) if parent != TOP else 0
+        return replace(task, parent=parent, parent_inode=inode, name=name)
 
     def missed_directory(self, wd: int) -> None:
         if self._table.knows(wd):
@@ -134,7 +143,7 @@ class Territory:
         self._scanner.abandon()
         self._scanner.found.suspects.clear()
         self._scanner.found.unwatched.clear()
-        closed = [task for task, _ in self._scanner.found.refused.values()]
+        closed = [each.task for each in self._scanner.found.refused.values()]
         self._scanner.found.refused.clear()
         self._table.begin_round()
         self.catching_up = True
@@ -197,7 +206,7 @@ class Territory:
             return
         self._watches.exhaust()
         above = {task.parent for task in found.unwatched.values()}
-        above |= {task.parent for task, _ in found.refused.values()}
+        above |= {each.task.parent for each in found.refused.values()}
         busy = above | self._scanner.busy() | found.suspects
         for wd in self._table.last_leaves(FREE_WATCHES, but=busy):
             path, binding = self._table.path(wd), self._table.binding(wd)
@@ -409,8 +418,7 @@ class Territory:
         elif error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             self.missed_directory(task.parent)
         else:
-            why = os.strerror(error.errno or 0)
-            self._scanner.found.refused[task.path] = (refused(task), why)
+            self._scanner.found.refused[task.path] = Refused(refused(task), error.errno or 0)
 
     def _lose(self, wd: int) -> None:
         """It is not where it should be: moved away, or only one of those above it was renamed.

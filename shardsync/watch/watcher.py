@@ -41,6 +41,7 @@ from shardsync.watch.unclosed import Unclosed
 HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+PRUNE_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,11 +294,12 @@ class Watcher:
             self._ledger.commit_wanted = True
             self._look_at_journal()
         if now - self._last_prune >= PRUNE_SECONDS:
-            self._last_prune = now
             keep_us = int(self._retention.seconds * 1e6)
-            self._ledger.prune(
+            dropped = self._ledger.prune(
                 before_us=self._clock.wall_us() - keep_us, max_bytes=self._retention.max_bytes
             )
+            # A slice a minute would be fewer than a busy Tree's Changes: the next one soon.
+            self._last_prune = now - (PRUNE_SECONDS - PRUNE_AGAIN_SECONDS if dropped else 0.0)
         if self._cookies.list_again and not self._scanner.is_open:
             self._cookies.list_again = False
             self._cookies.touch_unanswered()

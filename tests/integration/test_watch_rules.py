@@ -19,6 +19,7 @@ import pytest
 from shardsync.model import JournalId, ShardState
 from shardsync.watch import assemble, catching_up, ledger, watcher
 from tests.support.clock import ShiftedClock
+from tests.support.descriptors import descriptors_left
 from tests.support.watching import Watching, planned
 
 HOUR_US = 3_600_000_000
@@ -139,6 +140,41 @@ def test_the_watermark_never_passes_a_file_that_is_still_written(watching: Watch
     watching.quiet()
     commit_now(watching)
     assert watermark(watching) > opened_at
+
+
+@pytest.mark.fault("descriptors-short")
+def test_the_watermark_never_passes_what_cannot_be_entered_for_a_while(
+    watching: Watching,
+) -> None:
+    """Killed then, or stopped, the next start must look at what changed in it."""
+    watching.start()
+    with descriptors_left(0):
+        (watching.root / "new/deep").mkdir(parents=True)
+        for _ in range(10):
+            watching.tick(0)
+    before = watching.clock.wall_us()
+    time.sleep(0.02)
+    watching.quiet()
+    commit_now(watching)
+    assert watermark(watching) <= before
+    assert not watching.stop()
+    assert watermark(watching) <= before
+    watching.start()
+    commit_now(watching)
+    assert watermark(watching) > before
+
+
+def test_what_the_retention_no_longer_wants_goes_slice_upon_slice(watching: Watching) -> None:
+    """Faster than a busy Tree changes: not one slice a minute."""
+    watching.start()
+    assert watching.watcher is not None
+    journal = watching.watcher._ledger.journal
+    journal.commit([(b"%d" % number, 1, 1, 1, None) for number in range(120_000)])
+    watching.watcher._last_prune = -1000.0
+    deadline = watching.clock.monotonic() + 20
+    while watching.progress().pruned_to < journal.last_position:
+        watching.tick()
+        assert watching.clock.monotonic() < deadline
 
 
 def commit_now_pending(watching: Watching) -> None:

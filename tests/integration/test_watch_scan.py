@@ -140,7 +140,7 @@ def test_a_listing_that_breaks_off_ends_nothing_else(tmp_path: Path) -> None:
     scan.step(0.0)
     scan._frames.append((Breaking(), 2, 7, b"broken/", rule))
     assert scan.step(60.0)
-    assert scan.found.refused[b"broken"][1] == "Input/output error"
+    assert scan.found.refused[b"broken"].number == errno.EIO
     assert scan.done == 4
 
 

@@ -60,6 +60,30 @@ PROCESSES = (
         seen="the second is refused and told by whom; it writes nothing",
     ),
     Fault(
+        name="watcher-stopped",
+        what="a Watcher stands still while the tree changes",
+        injected="SIGSTOP of it, and more changes than its queue holds",
+        seen="an overflow, a scan, no Change missed",
+    ),
+    Fault(
+        name="sync-stopped",
+        what="the sync process stands still for longer than the Journals are kept",
+        injected="SIGSTOP of it, and Changes pruned beyond its Cursors",
+        seen="the Nodes are compared, and then are what the tree is",
+    ),
+    Fault(
+        name="out-of-memory",
+        what="the kernel kills a program for want of memory",
+        injected="a memory cgroup that gives it no page more",
+        seen="started again, it catches up",
+    ),
+    Fault(
+        name="descriptors-short",
+        what="no file descriptor is to be had",
+        injected="RLIMIT_NOFILE, so that the n-th opening fails, n from 0 on",
+        seen="waited out; no Change missed, no path taken for missing, no descriptor leaked",
+    ),
+    Fault(
         name="reload-wrong",
         what="the settings are wrong when they are read again",
         injected="a file with an error, `reload` and SIGHUP",

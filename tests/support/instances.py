@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from shardsync.control.processes import end, find
 from shardsync.control.programs import Commands, commands
 from shardsync.control.supervisord import Program, SupervisorClient
 from shardsync.layout import StateDirectory
+from tests.support.compare import differences
 
 _STANDINS = str(Path(__file__).with_name("standins.py"))
 _WAIT_SECONDS = 30.0
@@ -37,12 +39,12 @@ class Instance:
         self.write_settings(shards=shards)
         self.client = SupervisorClient(socket=self.state.supervisor_socket)
 
-    def write_settings(self, *, shards: int) -> None:
+    def write_settings(self, *, shards: int, retention: str = "7d", listen: str = "") -> None:
         self.config.write_text(
             f'[tree]\nname = "main"\nroot = "{self.root}"\n'
-            f'[state]\ndir = "{self.state.path}"\n'
+            f'[state]\ndir = "{self.state.path}"\nretention = "{retention}"\n'
             f"[shards]\ncount = {shards}\n"
-            f'[metrics]\nlisten = ""\n'
+            f'[metrics]\nlisten = "{listen}"\n'
             f'[[node]]\nname = "web1"\ntarget = "{self.node}"\n'
         )
 
@@ -71,6 +73,22 @@ class Instance:
             check=False,
         )
         return done.stdout.decode() + done.stderr.decode()
+
+    def shardsync(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """What the command does with these settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "shardsync.cli.main", *words],
+            env={**os.environ, "SHARDSYNC_CONFIG": str(self.config)},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=100,
+            check=False,
+        )
+
+    def is_in_step(self) -> bool:
+        """Whether a flush ends well, and the Node is then what the tree is, by rsync's word."""
+        return self.shardsync("flush").returncode == 0 and not differences(self.root, self.node)
 
     def kill_all(self) -> None:
         """Whatever a failed test left."""
