@@ -55,6 +55,12 @@ class StateUnusable(ShardsyncError):
     hint = "look at the state directory's disk space, owner and mode, then start again"
 
 
+class MadeByNewer(StateUnusable):
+    """A newer shardsync made the file: this one cannot know what is in it."""
+
+    hint = "run the newer version, or move the file away to start over"
+
+
 class NodeUnreachable(ShardsyncError):
     """A Node does not answer, or refuses us."""
 

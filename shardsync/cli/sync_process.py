@@ -29,6 +29,7 @@ from shardsync.log import ChangeOnly, Log, start_logging
 from shardsync.observe.exporter import Exporter, build_registry
 from shardsync.observe.figures import SyncMetrics
 from shardsync.observe.liveness import Liveness
+from shardsync.patience import patiently
 from shardsync.ship.service import SyncService
 
 _LOCK_SECONDS = 20.0
@@ -39,25 +40,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until told to stop; returns the exit code."""
     start_logging()
     log = Log("sync")
-    # Until its own handler is there: whoever starts reads the newest settings anyway.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     arguments = _parse(argv)
     try:
-        settings = load_settings(arguments.settings, os.environ, Path.cwd(), root_must_exist=False)
-        state = StateDirectory(path=arguments.state)
-        state.make()
-        with _lock(state, SystemClock()):
-            asyncio.run(_serve(settings, state, SystemClock(), log))
+        patiently(
+            lambda: _run(arguments.settings, StateDirectory(path=arguments.state), log),
+            clock=SystemClock(),
+            log=log,
+        )
     except ShardsyncError as error:
-        return _give_up(log, error)
-    except OSError as error:
-        return _give_up(log, StateUnusable(f"{arguments.state}: {error}"))
+        log.error("sync.failed", error=error, remedy=error.remedy)  # noqa: TRY400 (as in the log)
+        return error.exit_code
     return 0
 
 
-def _give_up(log: Log, error: ShardsyncError) -> int:
-    log.error("sync.failed", error=error, remedy=error.remedy)
-    return error.exit_code
+def _run(settings_file: Path, state: StateDirectory, log: Log) -> None:
+    """Serve until told to stop. Raises ShardsyncError."""
+    # Until its own handler is there: whoever starts reads the newest settings anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    settings = load_settings(settings_file, os.environ, Path.cwd(), root_must_exist=False)
+    try:
+        state.make()
+        with _lock(state, SystemClock()):
+            asyncio.run(_serve(settings, state, SystemClock(), log))
+    except OSError as error:
+        raise StateUnusable(f"{state.path}: {error}") from error
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 async def _serve(settings: Settings, state: StateDirectory, clock: Clock, log: Log) -> None:

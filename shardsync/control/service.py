@@ -27,6 +27,7 @@ from shardsync.errors import ShardsyncError
 from shardsync.journal.locks import FileLock
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log, start_logging
+from shardsync.patience import patiently
 
 _TICK_SECONDS = 1.0
 _BUSY_TICK_SECONDS = 0.2
@@ -156,7 +157,7 @@ def main(argv: Sequence[str]) -> int:
         pause_seconds=options.balance_pause,
     )
     try:
-        _serve(state, options.settings, pace, log)
+        patiently(lambda: _serve(state, options.settings, pace, log), clock=SystemClock(), log=log)
     except ShardsyncError as error:
         # A refusal is no bug: its remedy helps, its traceback does not.
         log.error("coordinator.refused", error=error, hint=error.remedy)  # noqa: TRY400 (as above)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardsync.errors import StateUnusable
+from shardsync.errors import MadeByNewer, StateUnusable
 from shardsync.journal.schema import JOURNAL_1, STATE_1
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def connect_writer(path: Path, *, version: int) -> sqlite3.Connection:
 
     WAL with synchronous=NORMAL: a killed process loses nothing; power loss may
     lose the last commits, which the Watermark's scan finds again. Raises
-    StateUnusable where a newer shardsync made the file.
+    MadeByNewer where a newer shardsync made the file.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.close(descriptor)
@@ -71,9 +71,8 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 def _known_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found > newest:
-        raise StateUnusable(
-            f"{path}: made by a newer shardsync (schema {found}, this one knows {newest})",
-            hint="run the newer version, or move the file away to start over",
+        raise MadeByNewer(
+            f"{path}: made by a newer shardsync (schema {found}, this one knows {newest})"
         )
     return found
 

@@ -21,6 +21,7 @@ from shardsync.journal.locks import FileLock
 from shardsync.journal.plan import Plan, PlannedShard, plan_mark, read_plan
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log, start_logging
+from shardsync.patience import patiently
 
 WAIT_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -93,7 +94,11 @@ class Slot:
         self._free_in: tuple[int, int, int] | None = None
 
     def run(self) -> None:
-        """Observe whatever Shard the Plan puts here, until told to stop."""
+        """Observe whatever Shard the Plan puts here, until told to stop. Raises StateUnusable."""
+        try:
+            self._state.make()
+        except OSError as error:
+            raise StateUnusable(str(error)) from error
         lock = self._lock(f"slot-{self._number:02d}")
         if lock is None:
             return
@@ -170,9 +175,9 @@ def main(arguments: list[str]) -> int:
     log = Log("watcher", slot=f"{number:02d}")
     state = StateDirectory(Path(options["--state"]))
     settings = Path(options["--settings"]) if options["--settings"] else None
+    slot = Slot(number=number, state=state, settings=settings, stop=stop, log=log)
     try:
-        state.make()
-        Slot(number=number, state=state, settings=settings, stop=stop, log=log).run()
+        patiently(slot.run, clock=SystemClock(), log=log, wait=stop.wait)
     except ShardsyncError as error:
         log.error("slot.failed", error=error, hint=error.remedy)  # noqa: TRY400 (as in the log)
         return error.exit_code

@@ -316,8 +316,21 @@ STATE = (
     Fault(
         name="state-full",
         what="the disk of the state is full",
-        injected="refused writes for long",
-        seen="what cannot be journaled is scanned for later; status says why",
+        injected="a small file system filled to the last byte; refused writes for long",
+        seen="what cannot be journaled is kept, then scanned for; status says why; it goes on "
+        "by itself once there is room",
+    ),
+    Fault(
+        name="state-read-only",
+        what="the disk of the state becomes read-only",
+        injected="a remount of the file system, and back",
+        seen="nothing ends, nothing is sent that could not be recorded, it goes on by itself",
+    ),
+    Fault(
+        name="logs-full",
+        what="the disk of the logs is full",
+        injected="a file system of their own, filled to the last byte",
+        seen="the logs have a gap, nothing else",
     ),
     Fault(
         name="journal-corrupt",

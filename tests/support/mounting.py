@@ -12,10 +12,10 @@ class Mounts:
     def __init__(self) -> None:
         self._made: list[Path] = []
 
-    def tmpfs(self, point: Path) -> None:
+    def tmpfs(self, point: Path, *, size: str = "4m") -> None:
         """An empty file system at `point`."""
         point.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "test", point], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "test", point], check=True)
         self._made.append(point)
 
     def bind(self, source: Path, point: Path) -> None:
