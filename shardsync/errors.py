@@ -6,6 +6,7 @@ the service loops catch them. Exit codes are part of the outside contract.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -53,6 +54,14 @@ class StateUnusable(ShardsyncError):
 
     exit_code = 12
     hint = "look at the state directory's disk space, owner and mode, then start again"
+
+
+class StateDamaged(StateUnusable):
+    """What is on the disk at `path` is no sound database: it is set aside and made anew."""
+
+    def __init__(self, message: str, *, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class MadeByNewer(StateUnusable):

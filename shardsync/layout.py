@@ -39,6 +39,10 @@ class StateDirectory:
         """The cookie that tells a Tree's Watchers that its root, as it stands, was accepted."""
         return self.cookies / f"accept-root-{tree}"
 
+    def doubt(self, shard: str) -> Path:
+        """The cookie that asks a Shard's Watcher to look whether its Journal is damaged."""
+        return self.cookies / f"doubt-{shard}"
+
     @property
     def requests(self) -> Path:
         """Spool: one JSON file per request to the sync process, made by the CLI."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardsync.errors import MadeByNewer, StateUnusable
+from shardsync.errors import MadeByNewer, StateDamaged, StateUnusable
 from shardsync.journal.schema import JOURNAL_1, STATE_1
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _CHECKPOINT_PAGES = 8000
 """32 MB. A checkpoint waits for the disk; at SQLite's 1,000 pages a first scan spent a sixth of
 its time in them."""
+
+_DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 JOURNAL_VERSION = 1
 STATE_VERSION = 1
@@ -98,18 +100,30 @@ def _migrate(connection: sqlite3.Connection, *, is_journal: bool) -> None:
 Execute = Callable[..., sqlite3.Cursor]
 
 
+def unusable(name: str, path: Path, error: Exception) -> StateUnusable:
+    """What SQLite or the disk refused, in our words: StateDamaged where the file is to blame."""
+    message = f"{name} {path}: {error}"
+    return StateDamaged(message, path=path) if is_damage(error) else StateUnusable(message)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether SQLite found something on the disk that it would never have written."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE_CODES
+
+
 class Transaction:
     """BEGIN IMMEDIATE ... COMMIT; on any error a ROLLBACK, and StateUnusable for SQLite's own."""
 
-    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, name: str, path: Path) -> None:
         self._connection = connection
         self._name = name
+        self._path = path
 
     def __enter__(self) -> Execute:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            raise StateUnusable(f"{self._name}: {error}") from error
+            raise unusable(self._name, self._path, error) from error
         return self._connection.execute
 
     def __exit__(
@@ -121,10 +135,10 @@ class Transaction:
                 return
         except sqlite3.Error as commit_error:
             self._roll_back()
-            raise StateUnusable(f"{self._name}: {commit_error}") from commit_error
+            raise unusable(self._name, self._path, commit_error) from commit_error
         self._roll_back()
         if isinstance(error, sqlite3.Error):
-            raise StateUnusable(f"{self._name}: {error}") from error
+            raise unusable(self._name, self._path, error) from error
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -140,7 +154,7 @@ class ReadOnly:
 
     def __init__(self, path: Path, *, name: str) -> None:
         self.path = path
-        self.name = f"{name} {path}"
+        self._name = name
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
 
@@ -149,13 +163,13 @@ class ReadOnly:
         try:
             return self.connection().execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise StateUnusable(f"{self.name}: {error}") from error
+            raise unusable(self._name, self.path, error) from error
 
     def value(self, statement: str, values: tuple[object, ...] = ()) -> Any:  # noqa: ANN401 (a column of any type)
         """The first column of the only row. Raises StateUnusable, also where there is none."""
         rows = self.rows(statement, values)
         if not rows:
-            raise StateUnusable(f"{self.name}: a row is missing")
+            raise StateUnusable(f"{self._name} {self.path}: a row is missing")
         return rows[0][0]
 
     def connection(self) -> sqlite3.Connection:
@@ -164,7 +178,7 @@ class ReadOnly:
             inode = os.stat(self.path).st_ino
         except OSError as error:
             self.close()
-            raise StateUnusable(f"{self.name}: {error}") from error
+            raise unusable(self._name, self.path, error) from error
         if self._connection is not None and inode != self._inode:
             self.close()
         if self._connection is None:

@@ -11,8 +11,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardsync.errors import StateUnusable
-from shardsync.journal.database import ReadOnly
+from shardsync.journal.database import ReadOnly, unusable
 from shardsync.journal.progress import Progress, read_progress
 from shardsync.journal.related import related
 from shardsync.model import Change, EpochReason, JournalId, Kind, Scope
@@ -59,7 +58,7 @@ class JournalReader:
         try:
             return read_progress(self._database.connection())
         except (sqlite3.Error, TypeError) as error:
-            raise StateUnusable(f"journal {self.path}: {error}") from error
+            raise unusable("journal", self.path, error) from error
 
     def read(self, *, after: int, limit: int) -> list[Change]:
         """At most `limit` Changes with a Position above `after`, in order."""

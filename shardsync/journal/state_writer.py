@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import Self
 
 from shardsync.clock import Clock
-from shardsync.errors import StateUnusable
+from shardsync.errors import StateDamaged, StateUnusable
 from shardsync.failpoints import Point, reach
-from shardsync.journal.database import STATE_VERSION, Transaction, connect_writer
+from shardsync.journal.database import (
+    STATE_VERSION,
+    Transaction,
+    connect_writer,
+    is_damage,
+    unusable,
+)
 from shardsync.journal.records import (
     NODE_COLUMNS,
     AuditPiece,
@@ -34,7 +40,6 @@ from shardsync.model import NodeState
 
 _HISTORY_EVERY_US = 60_000_000
 _BATCHES_KEPT = 100_000
-_CORRUPT_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class StateWriter:
@@ -55,16 +60,21 @@ class StateWriter:
     def open(cls, path: Path, *, clock: Clock) -> Self:
         """Open or make state.db. Raises StateUnusable where the disk refuses."""
         try:
-            return cls(
-                connection=connect_writer(path, version=STATE_VERSION), path=path, clock=clock
-            )
+            connection = connect_writer(path, version=STATE_VERSION)
+            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok":
+                return cls(connection=connection, path=path, clock=clock)
+            connection.close()
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) not in _CORRUPT_CODES:
-                raise StateUnusable(f"state {path}: {error}") from error
-            set_aside(path, clock)
-            return cls.open(path, clock=clock)
+            if not is_damage(error):
+                raise unusable("state", path, error) from error
         except OSError as error:
-            raise StateUnusable(f"state {path}: {error}") from error
+            raise unusable("state", path, error) from error
+        set_aside(path, clock)
+        return cls.open(path, clock=clock)
+
+    def is_at_fault(self, error: StateUnusable) -> bool:
+        """Whether state.db is damaged: nothing helps but to open it anew, which sets it aside."""
+        return isinstance(error, StateDamaged) and error.path == self.path
 
     def start(self, *, pid: int) -> None:
         """Note that a sync process begins."""
@@ -491,7 +501,7 @@ class StateWriter:
         try:
             self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise StateUnusable(f"state {self.path}: {error}") from error
+            raise unusable("state", self.path, error) from error
 
     def _transaction(self) -> Transaction:
-        return Transaction(self._connection, f"state {self.path}")
+        return Transaction(self._connection, name="state", path=self.path)

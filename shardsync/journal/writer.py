@@ -8,6 +8,7 @@ never hides new Changes behind an old Cursor.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import secrets
@@ -18,7 +19,14 @@ from pathlib import Path
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
 from shardsync.failpoints import Point, reach
-from shardsync.journal.database import JOURNAL_VERSION, Transaction, connect_writer
+from shardsync.journal.database import (
+    JOURNAL_VERSION,
+    Transaction,
+    connect_reader,
+    connect_writer,
+    is_damage,
+    unusable,
+)
 from shardsync.journal.progress import PROGRESS_COLUMNS, Progress, read_progress
 from shardsync.journal.recent import journaled_since
 from shardsync.model import EpochReason, JournalId, ShardId
@@ -29,7 +37,6 @@ Row = tuple[bytes, int, int, int, bytes | None]
 DirectoryRow = tuple[int, int, int, bytes]
 """(number of the sub-root, inode, inode of the parent, name)."""
 
-_CORRUPT_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _QUICK_CHECK_BYTES = 256 * 1024**2
 _PRUNE_ROWS = 50_000
 
@@ -99,11 +106,11 @@ class JournalWriter:
             return cls(path=path, connection=connection, clock=clock, opened=Opened.EXISTING)
         except sqlite3.Error as error:
             if not _is_corruption(error):
-                raise _unusable(path, error) from error
+                raise unusable("journal", path, error) from error
             set_aside(path, clock)
             return cls._make(path, shard, tree, new_journal_id(), clock, Opened.REPLACED)
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise unusable("journal", path, error) from error
 
     @classmethod
     def _make(
@@ -131,7 +138,7 @@ class JournalWriter:
             connection = connect_writer(path, version=JOURNAL_VERSION)
             return cls(path=path, connection=connection, clock=clock, opened=opened)
         except (sqlite3.Error, OSError) as error:
-            raise _unusable(path, error) from error
+            raise unusable("journal", path, error) from error
 
     @property
     def last_position(self) -> int:
@@ -143,7 +150,7 @@ class JournalWriter:
         try:
             return read_progress(self._connection)
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
 
     def begin_epoch(self, reason: EpochReason) -> int:
         """End the open Epoch, if any, and start the next. Returns its first Position."""
@@ -223,7 +230,7 @@ class JournalWriter:
         try:
             row = self._connection.execute("SELECT max(started_at) FROM epochs").fetchone()
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
         return int(row[0] or 0)
 
     def directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
@@ -234,7 +241,7 @@ class JournalWriter:
                 (sub_root, inode),
             ).fetchone()
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
         return row
 
     def directories(self, *, after: tuple[int, int], limit: int) -> list[DirectoryRow]:
@@ -246,14 +253,14 @@ class JournalWriter:
                 (*after, limit),
             ).fetchall()
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
 
     def every_directory(self) -> Iterator[DirectoryRow]:
         """All that is remembered of directories, as it is read."""
         try:
             yield from self._connection.execute("SELECT sub_root, inode, parent, name FROM dirs")
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
 
     def sub_root(self, path: bytes, identity: str) -> int:
         """The number of the sub-root at `path`; a new number where its identity has changed."""
@@ -262,7 +269,7 @@ class JournalWriter:
                 "SELECT number, identity FROM sub_roots WHERE path = ?", (path,)
             ).fetchone()
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
         if row is not None and row[1] == identity:
             return int(row[0])
         with self._transaction() as execute:
@@ -283,7 +290,7 @@ class JournalWriter:
                 now_us=self._clock.wall_us(),
             )
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
 
     def prune(self, *, before_us: int, max_bytes: int) -> int:
         """Drop Changes observed before `before_us`, and the oldest beyond `max_bytes`.
@@ -319,7 +326,7 @@ class JournalWriter:
                 for name in ("page_count", "freelist_count", "page_size")
             )
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
         return int((pages - free) * size)
 
     def is_in_place(self) -> bool:
@@ -336,6 +343,22 @@ class JournalWriter:
         """Checkpoint and close. Idempotent."""
         self._connection.close()
 
+    def set_aside(self) -> None:
+        """Close it, and keep what is on the disk under another name. Idempotent."""
+        self.close()
+        try:
+            set_aside(self.path, self._clock)
+        except OSError as error:
+            raise unusable("journal", self.path, error) from error
+
+    def is_sound(self) -> bool:
+        """Whether a look at all of it, as it is on the disk, finds no damage."""
+        try:
+            with contextlib.closing(connect_reader(self.path)) as fresh:  # without our cache
+                return bool(fresh.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+        except sqlite3.Error as error:
+            return not is_damage(error)
+
     def _prune_limit(self, before_us: int, max_bytes: int) -> int | None:
         try:
             oldest = self._connection.execute(
@@ -349,7 +372,7 @@ class JournalWriter:
                     break
                 limit = position
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from error
+            raise unusable("journal", self.path, error) from error
         return limit
 
     def _set_progress(self, values: dict[str, object]) -> None:
@@ -363,7 +386,7 @@ class JournalWriter:
         )
 
     def _transaction(self) -> Transaction:
-        return Transaction(self._connection, f"journal {self.path}")
+        return Transaction(self._connection, name="journal", path=self.path)
 
 
 def new_journal_id() -> JournalId:
@@ -392,7 +415,7 @@ def _is_sound(connection: sqlite3.Connection, path: Path) -> bool:
 
 def _is_corruption(error: sqlite3.Error) -> bool:
     # No code: the error is our own word that a check failed.
-    return getattr(error, "sqlite_errorcode", None) in {None, *_CORRUPT_CODES}
+    return getattr(error, "sqlite_errorcode", None) is None or is_damage(error)
 
 
 def _remove_side_files(path: Path) -> None:
@@ -404,7 +427,3 @@ def _remove_side_files(path: Path) -> None:
 def _remove_database(path: Path) -> None:
     _remove_side_files(path)
     path.unlink(missing_ok=True)
-
-
-def _unusable(path: Path, error: Exception) -> StateUnusable:
-    return StateUnusable(f"journal {path}: {error}")

@@ -6,11 +6,12 @@ drained everywhere. One unreadable Journal keeps back only its own Changes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shardsync.errors import StateUnusable
+from shardsync.errors import StateDamaged, StateUnusable
 from shardsync.journal.plan import Origin, Plan, PlannedShard, covers
 from shardsync.journal.progress import Progress
 from shardsync.journal.reader import JournalReader
@@ -188,6 +189,10 @@ class TreeJournals:
         if shard_id not in self._unreadable:
             self._unreadable.add(shard_id)
             self._log.warning("journal.unreadable", shard=shard_id, error=error)
+            if isinstance(error, StateDamaged):
+                # Only its Watcher may do something about it, who may never read that page.
+                with contextlib.suppress(OSError):
+                    self._state_dir.doubt(shard_id).touch(mode=0o600)
 
 
 def _is_followed_from_its_start(shard: PlannedShard, journal_id: str) -> bool:

@@ -140,6 +140,8 @@ class Operator:
             for running in list(self._running):
                 self._look_after(running)
         except StateUnusable as error:
+            if self._state.is_at_fault(error):
+                raise
             if self._said.is_due(str(error)):
                 self._log.warning("request.delayed", error=error)
         return len(self._running)

@@ -392,6 +392,8 @@ class SyncService:
                 await self._warm_or_pause()
                 self._prune()
             except StateUnusable as error:
+                if self._state.is_at_fault(error):
+                    raise
                 # A full disk of ours: the Syncers wait it out, and so do we.
                 if self._said.is_due(str(error)):
                     self._log.warning("sync.state_unusable", error=error)

@@ -170,6 +170,8 @@ class Syncer:
             await self._big_files.stop()
             return self._condition.wait_for_root(error)
         except StateUnusable as error:
+            if self._state.is_at_fault(error):
+                raise
             self._condition.say("node.state_unusable", error)
             return Tick(did=Did.FAILED, wait_seconds=IDLE_SECONDS, error=str(error))
 

@@ -25,6 +25,8 @@ class Cookies:
         # As StateDirectory.accept_root names it; a Shard's id is its Tree's name and a number.
         self._accept_root = b"accept-root-" + shard.rpartition("-")[0].encode("ascii")
         self._root_accepted = False
+        self._doubt = b"doubt-" + shard.encode("ascii")  # as StateDirectory.doubt names it
+        self._doubted = False
         self._plan_changed = False
         self._answered: set[str] = set()
 
@@ -38,6 +40,8 @@ class Cookies:
             self._plan_changed = True
         elif name == self._accept_root:
             self._root_accepted = True
+        elif name == self._doubt:
+            self._doubted = True
         elif name == self._heartbeat:
             try:
                 return os.stat(self._folder + b"/" + name).st_mtime_ns // 1000
@@ -65,6 +69,11 @@ class Cookies:
         """Whether an operator accepted the root as it stands since the last call."""
         accepted, self._root_accepted = self._root_accepted, False
         return accepted
+
+    def take_doubt(self) -> bool:
+        """Whether somebody found the Journal damaged since the last call."""
+        doubted, self._doubted = self._doubted, False
+        return doubted
 
     def touch_heartbeat(self) -> bool:
         """Put a mark into the queue; False where the disk refuses."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from shardsync.clock import Clock
-from shardsync.errors import StateUnusable
+from shardsync.errors import StateDamaged, StateUnusable
 from shardsync.journal.progress import Progress
 from shardsync.journal.writer import DirectoryRow, JournalWriter, Row
 from shardsync.log import ChangeOnly, Log
@@ -49,6 +49,7 @@ class Ledger:
         self.overflows = 0
         self.commit_wanted = False
         self.must_rescan = False
+        self.is_damaged = False
         self.state: ShardState | None = None
         self.watermark_us: object = None
         self._identities: dict[int, str] = {}
@@ -181,10 +182,15 @@ class Ledger:
         """Whether the Journal's file still is where others look for it."""
         return self.journal.is_in_place()
 
+    def set_aside(self) -> None:
+        """Keep the damaged Journal under another name. Raises StateUnusable."""
+        self.journal.set_aside()
+
     def replace(self, journal: JournalWriter) -> None:
         """Go on in another Journal."""
         self.journal.close()
         self.journal = journal
+        self.is_damaged = False
         self.directories.clear()
         self.gone.clear()
 
@@ -243,6 +249,7 @@ class Ledger:
 
     def _refused(self, error: StateUnusable) -> None:
         self._trouble = str(error)
+        self.is_damaged = self.is_damaged or isinstance(error, StateDamaged)
         self.commit_wanted = True
         if self._said.is_due(self._trouble):
             self._log.error("journal.unusable", error=error, kept_changes=len(self._rows))

@@ -305,10 +305,16 @@ class Watcher:
             self._cookies.touch_unanswered()
 
     def _look_at_journal(self) -> None:
-        if self._ledger.is_in_place():
+        damaged = self._ledger.is_damaged or (
+            self._cookies.take_doubt() and not self._ledger.journal.is_sound()
+        )
+        if self._ledger.is_in_place() and not damaged:
             return
-        self._log.error("journal.lost", path=str(self._ledger.journal.path))
+        event = "journal.damaged" if damaged else "journal.lost"
+        self._log.error(event, path=str(self._ledger.journal.path))
         try:
+            if damaged:
+                self._ledger.set_aside()
             journal = self._reopen()
         except StateUnusable as error:
             self._log.error("journal.unusable", error=error)
