@@ -43,6 +43,8 @@ def connect_writer(path: Path, *, version: int) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        # SQLite keeps the size that a reader which stood still made it grow to.
+        connection.execute(f"PRAGMA journal_size_limit = {4096 * _CHECKPOINT_PAGES}")
         if found < version:
             _migrate(connection, is_journal=path.name.startswith("journal-"))
     except BaseException:

@@ -335,7 +335,7 @@ STATE = (
     Fault(
         name="journal-corrupt",
         what="a Journal or state.db is damaged",
-        injected="bytes overwritten",
+        injected="pages overwritten, while down and in use, found by writer or reader",
         seen="set aside, never deleted; made anew, and the Nodes are compared",
     ),
     Fault(
@@ -356,6 +356,14 @@ STATE = (
         what="state.db is lost",
         injected="the file removed while all is down",
         seen="all is compared; nothing foreign is deleted unasked",
+    ),
+    Fault(
+        name="reader-stuck",
+        what="somebody reads a Journal and never ends",
+        injected="a read transaction left open while 64 MB are written",
+        seen="our own readers never do; the log that grew meanwhile is small again afterwards",
+        lacks="while another program's transaction is open the write-ahead log grows with the "
+        "Changes: SQLite cannot bound it, and shardsync ends no foreign process",
     ),
     Fault(
         name="foreign-reader",
