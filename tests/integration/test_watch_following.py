@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import time
@@ -13,6 +14,8 @@ import pytest
 from shardsync.config.patterns import PathFilter
 from shardsync.model import Kind
 from tests.support.watching import Watching
+
+_PUNCH_HOLE_KEEP_SIZE = 3
 
 
 @pytest.fixture
@@ -223,6 +226,19 @@ def test_a_file_linked_in_without_a_name_is_journaled(watching: Watching) -> Non
     os.close(folder)
     os.close(descriptor)
     assert watching.paths() == {b"a/tmpfile"}
+
+
+@pytest.mark.fault("truncated")
+def test_a_hole_that_is_punched_is_journaled(watching: Watching) -> None:
+    """fallocate(2) by somebody who does not close the file: a MODIFY and nothing else."""
+    with (watching.root / "a/b/old").open("r+b") as file:
+        file.truncate(8192)
+    watching.seen()
+    with (watching.root / "a/b/old").open("r+b") as file:
+        hole = ctypes.c_long(0), ctypes.c_long(4096)
+        assert ctypes.CDLL(None).fallocate(file.fileno(), _PUNCH_HOLE_KEEP_SIZE, *hole) == 0
+        watching.touch("flush-1")
+        assert watching.seen() == {("entry", b"a/b/old")}
 
 
 @pytest.mark.fault("truncated")

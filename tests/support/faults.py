@@ -153,6 +153,24 @@ WATCHING = (
         seen="each path is that of the right inode",
     ),
     Fault(
+        name="rename-storm",
+        what="names change faster than anybody can look",
+        injected="10,000 renames of files and directories, exchanges among them (renameat2)",
+        seen="in the end each name has what it should, on the Nodes, too",
+    ),
+    Fault(
+        name="mapped",
+        what="a file is written through a mapping",
+        injected="mmap(2), a write, no unmap",
+        seen="the kernel tells nobody: a reconcile or the audit finds it",
+    ),
+    Fault(
+        name="written-outside",
+        what="a file is written under a name outside the tree",
+        injected="link(2) to a folder outside, a write there",
+        seen="as a mapping: a reconcile or the audit finds it",
+    ),
+    Fault(
         name="linked-in",
         what="a file comes in with no close to tell of it",
         injected="link(2), O_TMPFILE and linkat(2)",
@@ -167,7 +185,7 @@ WATCHING = (
     Fault(
         name="truncated",
         what="a file is changed without being opened for writing",
-        injected="truncate(2)",
+        injected="truncate(2), fallocate(2)",
         seen="journaled",
     ),
     Fault(
@@ -236,6 +254,12 @@ TREE = (
         seen="the Node has what the tree has; a symlink is never followed",
     ),
     Fault(
+        name="specials",
+        what="the tree holds what is no file",
+        injected="a fifo, a socket, a device, symlinks that lead to each other",
+        seen="nobody hangs on them; the Nodes have them",
+    ),
+    Fault(
         name="hard-links",
         what="a file has several names",
         injected="writes through one of them",
@@ -288,8 +312,8 @@ NODES = (
     ),
     Fault(
         name="node-closed",
-        what="a directory of a Node cannot be written",
-        injected="another owner's directory",
+        what="a part of a Node cannot be written",
+        injected="another owner's directory; an immutable file (chattr +i)",
         seen="its paths alone wait",
     ),
     Fault(
@@ -350,6 +374,12 @@ STATE = (
         what="a Node was away for longer than the Journals are kept",
         injected="Changes pruned beyond a Cursor",
         seen="never skipped in silence: it says behind_retention until it was compared",
+    ),
+    Fault(
+        name="old-copy-of-state",
+        what="somebody puts back an old copy of state.db or of a Journal",
+        injected="the file of before, while all is down",
+        seen="what it does not know is shipped or scanned for again; no Change is hidden",
     ),
     Fault(
         name="state-lost",
