@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from dataclasses import dataclass, replace
@@ -10,12 +11,14 @@ from shardsync.cli.invocation import Invocation
 from shardsync.config.patterns import PathFilter, node_filter
 from shardsync.config.settings import NodeSettings, TreeSettings
 from shardsync.errors import NodesFailed
+from shardsync.journal.state_reader import StateReader
 from shardsync.ship.outcome import Trouble
-from shardsync.ship.root import RootGuard, RootTrouble, RootTroubleKind
+from shardsync.ship.root import RootGuard, RootIdentity, RootTrouble, RootTroubleKind
 from shardsync.ship.transport import NodeTransport
 
 OURS = frozenset({Trouble.SOURCE, Trouble.UNATTRIBUTED, Trouble.PATHS, Trouble.DEADLINE})
 """Troubles that do not mean: the Node does not answer, or refuses us."""
+_ABSENT = frozenset({RootTroubleKind.MISSING, RootTroubleKind.UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +49,18 @@ def reach(call: Invocation, node: NodeSettings, root: RootGuard) -> Reach:
     return Reach(node=node, transport=transport, filter=path_filter)
 
 
-def pin_roots(call: Invocation, trees: set[str]) -> dict[str, RootGuard]:
-    """The roots of these Trees, pinned for as long as they are compared. Raises NodesFailed."""
+def pin_roots(
+    call: Invocation, trees: set[str], *, as_known: bool = False
+) -> dict[str, RootGuard]:
+    """The roots of these Trees, pinned for as long as they are compared. Raises NodesFailed.
+
+    `as_known`: only if they are what the sync process holds to be the Trees' roots.
+    """
     roots = {}
     for name in sorted(trees):
         tree = call.settings.tree(name)
-        root = RootGuard(path=os.fsencode(tree.root), marker=tree.marker)
+        known = _known(call, name) if as_known else None
+        root = RootGuard(path=os.fsencode(tree.root), marker=tree.marker, known=known)
         trouble = root.pin()
         if trouble is not None:
             raise NodesFailed(f"tree {name}: {trouble.message}", hint=_remedy(tree, trouble))
@@ -59,8 +68,17 @@ def pin_roots(call: Invocation, trees: set[str]) -> dict[str, RootGuard]:
     return roots
 
 
+def _known(call: Invocation, tree: str) -> RootIdentity | None:
+    if not call.state.state_db.exists():
+        return None
+    with contextlib.closing(StateReader(call.state.state_db)) as reader:
+        return RootIdentity.parse(reader.root_identity(tree))
+
+
 def _remedy(tree: TreeSettings, trouble: RootTrouble) -> str:
-    if trouble.kind is not RootTroubleKind.MARKER_GONE:
+    if trouble.kind is RootTroubleKind.MARKER_GONE:
+        marker = shlex.quote(str(tree.root / tree.marker))
+        return f"mount what belongs there; if this is the right tree: touch {marker}"
+    if trouble.kind in _ABSENT:
         return "mount or create the root"
-    marker = shlex.quote(str(tree.root / tree.marker))
-    return f"mount what belongs there; if this is the right tree: touch {marker}"
+    return "mount what belongs there; if that is right: `shardsync resume --accept-root`"

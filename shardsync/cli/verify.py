@@ -58,7 +58,8 @@ def verify(
     """Compare nodes with the tree, changing nothing.
 
     Exits 0 when all are identical, 3 when some differ, 13 when one cannot be
-    reached. What is on its way to a following node is no difference.
+    reached, 14 when the tree's root is not what it was. What is on its way to
+    a following node is no difference.
     """
     keys = call.nodes(tree, nodes)
     chosen = [node for node in call.settings.nodes if node.key in keys]
@@ -74,7 +75,7 @@ async def _verify_all(
     call: Invocation, nodes: list[NodeSettings], *, checksum: bool
 ) -> list[Verdict]:
     """All Nodes side by side, as many as may have an rsync at a time."""
-    roots = pin_roots(call, {node.tree for node in nodes})
+    roots = pin_roots(call, {node.tree for node in nodes}, as_known=True)
     excused = _excused(call)
     slots = asyncio.Semaphore(call.settings.sync.max_rsyncs)
     with Meter(title="verify", clock=call.clock) as meter:

@@ -110,7 +110,7 @@ class Assembly:
             guard=RootGuard(
                 path=os.fsencode(tree.root),
                 marker=tree.marker,
-                known=_known(self._state.read.root_identity(tree.name)),
+                known=RootIdentity.parse(self._state.read.root_identity(tree.name)),
             )
         )
         return ServedTree(
@@ -300,10 +300,6 @@ def _first(node: NodeSettings, subtree: bytes) -> PathFilter | None:
 
 def _arguments(path_filter: PathFilter | None, folder: bytes) -> tuple[str, ...]:
     return () if path_filter is None else tuple(path_filter.rebased(folder).rsync_arguments())
-
-
-def _known(text: str) -> RootIdentity | None:
-    return RootIdentity.from_json(json.loads(text)) if text else None
 
 
 def _capabilities(text: str) -> Capabilities:

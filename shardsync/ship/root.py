@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -92,6 +93,11 @@ class RootIdentity:
             had_entries=bool(values["had_entries"]),
             mounts=tuple(SubRoot.from_json(mount) for mount in values["mounts"]),
         )
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """As state.db has it; None for "", before the first."""
+        return cls.from_json(json.loads(text)) if text else None
 
 
 class RootGuard:

@@ -22,6 +22,7 @@ from shardsync.watch.elders import Elders
 from shardsync.watch.events import Fold
 from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
+from shardsync.watch.known_root import KnownRoot
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.mounts import MountsBelow, MountTable
 from shardsync.watch.pending import FileProbe, PendingFiles
@@ -181,6 +182,7 @@ def open_watcher(
             ledger=ledger,
             cookies=cookies,
             catching_up=catching_up,
+            known=KnownRoot(state_db=state.state_db, tree=shard.tree, boot_id=boot_id()),
             said=ChangeOnly(clock=clock),
             log=log,
         ),

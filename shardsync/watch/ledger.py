@@ -50,6 +50,7 @@ class Ledger:
         self.commit_wanted = False
         self.must_rescan = False
         self.is_damaged = False
+        self.root_trouble = ""
         self.state: ShardState | None = None
         self.watermark_us: object = None
         self._identities: dict[int, str] = {}
@@ -228,7 +229,7 @@ class Ledger:
             "watches": len(self._table),
             "directories": len(self._table),
             "overflows": self.overflows,
-            "last_error": self._trouble,
+            "last_error": self._trouble or self.root_trouble,
         }
         if self.commit_wanted:
             figures["heartbeat_us"] = self._clock.wall_us()

@@ -52,6 +52,11 @@ class Live:
         state: str = json.loads(self.run("status", "--json").stdout)["trees"][0]["state"]
         return state
 
+    def shards(self) -> set[tuple[str, str]]:
+        """(state, the last error's end) of each Shard."""
+        shards = json.loads(self.run("status", "--json").stdout)["shards"]
+        return {(s["state"], (s["last_error"] or "").partition("/tree ")[2]) for s in shards}
+
     def halts(self, lose: Callable[[], object], words: str, heal: Callable[[], object]) -> None:
         """Lose the root: all stands still, in clear words. Heal it: all goes on."""
         before = names_below(self.made.node)
@@ -61,6 +66,10 @@ class Live:
         told = self.run("status")
         assert told.returncode == 14
         assert words in " ".join(told.stdout.split()), told.stdout
+        # What stands there now is no tree to compare a Node with.
+        verified = self.run("verify", "--json")
+        assert (verified.returncode, verified.stdout) == (14, "")
+        assert words in verified.stderr
         flushed = self.run("flush")
         assert (flushed.returncode, names_below(self.made.node)) == (14, before)
         heal()
@@ -123,3 +132,29 @@ def test_a_root_that_goes_in_every_way_deletes_nothing(tmp_path: Path, mounts: M
             "another file system mounted at vol",
             lambda: mounts.umount(made.root / "vol"),
         )
+
+
+@pytest.mark.root
+@pytest.mark.timeout(200)
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_a_start_before_the_root_is_mounted_waits_for_it(tmp_path: Path, mounts: Mounts) -> None:
+    """As after a boot: nothing observes the empty mount point, and once the root is there all goes
+    on by itself, with what changed before the start.
+    """
+    (tmp_path / "tree").mkdir()
+    mounts.tmpfs(tmp_path / "tree")
+    with instance(tmp_path) as made:
+        live = Live(made, mounts)
+        mounts.bind(made.root, live.spare)
+        fill(made.root, {f"d{number}/page": f"{number}" for number in range(30)})
+        made.lifecycle().up(made.settings())
+        eventually(lambda: live.run("flush").returncode == 0)
+        made.lifecycle().down()
+        fill(live.spare, {"d3/page": "changed while down"})
+        assert mounts.umount(made.root)
+
+        made.lifecycle().up(made.settings())
+        eventually(lambda: live.shards() == {("halted", "is another one than before")})
+        live.halts(lambda: None, "another file system", lambda: mounts.bind(live.spare, made.root))
+        assert (made.node / "d3/page").read_text() == "changed while down"
+        assert live.shards() == {("following", "")}
