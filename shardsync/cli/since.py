@@ -14,6 +14,8 @@ from shardsync.layout import StateDirectory
 from shardsync.model import Position
 from shardsync.units import duration_seconds, local_time_us
 
+_LARGEST = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Since:
@@ -29,14 +31,18 @@ def parse_since(text: str, *, clock: Clock, state: StateDirectory) -> Since:
     if position is not None:
         return Since(at_us=_observed(position, state), position=position)
     with contextlib.suppress(ValueError):
-        return Since(at_us=clock.wall_us() - int(duration_seconds(text) * 1_000_000))
+        at_us = clock.wall_us() - int(duration_seconds(text) * 1_000_000)
+        return Since(at_us=max(0, at_us))
     try:
-        return Since(at_us=local_time_us(text))
+        at_us = local_time_us(text)
     except ValueError as error:
         raise UsageError(
             f"--since {printable_text(text)}: neither a duration, nor a time, nor a position",
             hint='write "2h", "2026-11-23T08:00" (local time) or "main-00:1700000000000000"',
         ) from error
+    if at_us > clock.wall_us():
+        raise UsageError(f"--since {printable_text(text)}: is still to come", hint="local time")
+    return Since(at_us=at_us)
 
 
 def positions_since(
@@ -106,7 +112,8 @@ def _observed(position: Position, state: StateDirectory) -> int:
     if not path.exists():
         raise UsageError(f"--since {position}: no such shard", hint="see `shardsync status`")
     with contextlib.closing(JournalReader(path)) as reader:
-        changes = reader.read(after=position.number - 1, limit=1)
+        # SQLite knows no larger number.
+        changes = reader.read(after=min(position.number - 1, _LARGEST), limit=1)
         progress = reader.progress()
     if position.number <= progress.pruned_to:
         raise SinceTooOld(f"--since {position}: the journal was pruned up to {progress.pruned_to}")

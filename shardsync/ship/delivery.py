@@ -28,6 +28,7 @@ from shardsync.ship.janitor import InFlight, Janitor
 from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.messages import FailureKind
+from shardsync.ship.moves import is_half_told
 from shardsync.ship.moving import Mover
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.shipping import Delivered, Failed, NodeTrouble, RootLost, Shipping
@@ -185,6 +186,14 @@ class Delivery:
             trees = () if owned and find_extraneous else plan.trees
             await self._sweep(plan, trees, delivered, owned=owned, allow_delete=allow_delete)
         return delivered
+
+    def is_half_told(self, pending: Mapping[bytes, Pending]) -> bool:
+        """As `ship.moves.is_half_told`, of paths of the Tree; False where it cannot be seen."""
+        try:
+            with self._view.root.looking() as looker:
+                return is_half_told(pending, look=looker.look)
+        except OSError:
+            return False
 
     async def ship_whole(
         self, paths: Sequence[bytes], purpose: Purpose, *, beside: bool

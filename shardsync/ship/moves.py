@@ -16,6 +16,8 @@ from shardsync.ship.look import Look, LookKind
 MOST_ORIGINS = 20
 """What rsync takes of --link-dest (MAX_BASIS_DIRS)."""
 _GUESSES = 4
+_MOST_FOLDERS = 256
+"""Looked at before a Batch that has more is sent: some milliseconds."""
 _GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
 
 
@@ -68,6 +70,22 @@ def has_halves(pending: Iterable[Pending]) -> bool:
     halves = [path for path, origin in trees.items() if origin is None and path not in origins]
     # Two of them may be the two of one.
     return len(halves) == 1
+
+
+def is_half_told(pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Look]) -> bool:
+    """Whether a directory is gone of which nothing that is pending tells.
+
+    Another Shard owns its name, is a moment behind, and may tell that it was renamed.
+    """
+    folders = {path.rpartition(b"/")[0] for path in pending}
+    if len(folders) > _MOST_FOLDERS:
+        return False
+    for folder in folders:
+        found = look(folder)
+        gone = folder if found.kind is LookKind.MISSING else found.ancestor
+        if found.kind in _GONE and gone not in pending:
+            return True
+    return False
 
 
 def followed(pending: Iterable[Pending], moves: Mapping[bytes, Move]) -> dict[bytes, Pending]:

@@ -213,12 +213,14 @@ class Syncer:
         return self._rest(row, cursors, unread)
 
     def _other_half_may_come(self, unread: Slice) -> bool:
-        """Whether a rename across Shards was seen so lately that one of them may be behind."""
+        """Whether a rename that concerns several Shards is so new that one may be behind."""
         if not unread.pending or len(self._journals.shard_ids()) == 1:
             return False
         age_us = self._clock.wall_us() - unread.newest
         is_fresh = 0 <= age_us < _HALF_SECONDS * 1_000_000
-        return is_fresh and has_halves(unread.pending.values())
+        return is_fresh and (
+            has_halves(unread.pending.values()) or self._delivery.is_half_told(unread.pending)
+        )
 
     async def _meet_again(self, row: NodeRow) -> None:
         """Whatever the outage was, of the Node or ours, it may be another machine by now."""

@@ -333,6 +333,26 @@ def test_halves_in_two_shards_meet(tmp_path: Path) -> None:
     assert _inodes(node / "prefix-1" / "new") == before
 
 
+def test_a_write_told_before_the_rename_waits_for_it(tmp_path: Path) -> None:
+    """The Shard that owns what lies below is quicker, and tells a write under the old name: the
+    old name is not deleted before the other Shard tells where it went.
+    """
+    instance = Instance(tmp_path, shards=2)
+
+    def work(_: Running) -> None:
+        _rename(instance, "old", "new")
+        (instance.tree / "new/d0/0000").write_text("rewritten")
+        instance.changed("old/d0/0000", shard=1)
+        later = lambda: _moved(instance, ("old", None), ("new", "old"))  # noqa: E731 (in time)
+        asyncio.get_running_loop().call_later(0.05, later)
+
+    before = _synced(instance, work)
+    node = tmp_path / "node"
+    assert differences(instance.tree, node) == []
+    after = _inodes(node / "new")
+    assert [name for name in before if after[name] != before[name]] == ["d0/0000"]
+
+
 def test_excludes_mean_the_new_place(tmp_path: Path) -> None:
     """What was excluded at the old place is sent, what is at the new one is not touched."""
     instance = Instance(tmp_path)

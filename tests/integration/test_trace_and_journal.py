@@ -201,12 +201,21 @@ def test_an_empty_journal_is_an_empty_document(
 
 
 @pytest.mark.parametrize(
-    ("since", "code"), [("yesterday", 2), ("main-07:5", 2), (f"main-00:{START - 5}", 15)]
+    ("since", "code"),
+    [
+        ("yesterday", 2),
+        ("main-07:5", 2),
+        (f"main-00:{1 << 70}", 2),
+        ("2999-01-01T00:00", 2),
+        (f"main-00:{START - 5}", 15),
+    ],
 )
 def test_a_since_that_leads_nowhere(
     made: HandMade, capsys: pytest.CaptureFixture[str], since: str, code: int
 ) -> None:
-    """A malformed T and an unknown Shard are usage errors; a pruned Position is exit 15."""
+    """A malformed T, an unknown Shard, a Position that no Journal can have and a time to come are
+    usage errors; a pruned Position is exit 15.
+    """
     journal = made.add_shard()
     journal.commit([change(b"a")])
     journal.prune(before_us=START + 1, max_bytes=1 << 40)
