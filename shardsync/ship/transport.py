@@ -15,7 +15,7 @@ import os
 import pwd
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -336,7 +336,7 @@ class NodeTransport:
             if line.operation == "del." and len(names) <= _LISTED_NAMES:
                 names.append(line.path)
 
-        with tempfile.TemporaryDirectory(prefix="shardsync-") as empty:
+        with _open_to_all() as empty:
             async with self._turn():
                 result = await self._run_elsewhere(
                     os.fsencode(empty),
@@ -365,7 +365,7 @@ class NodeTransport:
         """
         await self._warm.close()
         self.capabilities = Capabilities()
-        with tempfile.TemporaryDirectory(prefix="shardsync-") as folder:
+        with _open_to_all() as folder:
             there = b".shardsync-probe-" + secrets.token_hex(8).encode()
             os.mknod(os.path.join(os.fsencode(folder), there))
             while True:
@@ -792,3 +792,11 @@ def _joined(first: RunResult, second: RunResult) -> RunResult:
         stopped_deletions=first.stopped_deletions or second.stopped_deletions,
         seconds=first.seconds + second.seconds,
     )
+
+
+@contextlib.contextmanager
+def _open_to_all() -> Iterator[str]:
+    """A folder of ours to be read as a source: with `run_as`, by another user."""
+    with tempfile.TemporaryDirectory(prefix="shardsync-") as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 (nothing but the name of a probe is in it)
+        yield folder

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,35 @@ def _copied(tree: Path, node: Path) -> None:
 def _shipped(sync: Running, key: NodeKey = KEY) -> int:
     """How many pieces of comparing work were ever opened: they are numbered."""
     return sum(1 for item in sync.state.read.work(key) if item.reason is not WorkReason.RETRY)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_node_that_rsync_works_on_as_another_user_is_met_and_followed() -> None:
+    """`run_as`, from the first question on: what is there and what its rsync can do."""
+    with tempfile.TemporaryDirectory(prefix="shardsync-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        instance = Instance(folder)
+        tree, node = instance.tree, folder / "node"
+        fill(tree, FILES)
+        node.mkdir()
+        os.chown(node, 65534, 65534)
+        instance.nodes = [dataclasses.replace(local_node(node), run_as="nobody")]
+
+        async def work() -> None:
+            async with running(instance) as sync:
+                await sync.followed()
+                assert row_of(sync).owned
+                os.unlink(tree / "b/y")
+                fill(tree, {"a/x": "changed"})
+                instance.changed("a/x", "b/y")
+                await sync.followed()
+
+        run(work)
+        assert names_below(node) == names_below(tree)
+        assert (node / "a/x").read_text() == "changed"
+        assert (node / "a/x").owner() == "nobody"
 
 
 def test_an_identical_node_is_owned_and_sent_nothing(tmp_path: Path) -> None:
