@@ -334,7 +334,9 @@ class Syncer:
         left = self._open_work.left_by(delivered, by_path)
         left += self._big_files.set_aside(delivered.set_aside, by_path)
         for path in delivered.set_aside.keys() & by_path.keys():
-            unread.observed_at.remove(by_path[path].since)
+            # What was held until it came to rest is older than any Change that was read.
+            if by_path[path].since in unread.observed_at:
+                unread.observed_at.remove(by_path[path].since)
         self._state.record(
             self.key,
             BatchRecord(

@@ -359,3 +359,23 @@ def test_killed_in_the_middle_of_a_big_file(instance: Instance, daemon: RsyncDae
             process.wait(30)
     assert _temporary(instance) == []
     assert differences(instance.tree, _node(instance)) == []
+
+
+def test_a_big_file_that_was_held_until_it_came_to_rest_is_sent(tmp_path: Path) -> None:
+    """With `delay`: it is older than any Change that is read when it goes to the second lane."""
+    instance = Instance(tmp_path)
+    instance.nodes = [local_node(tmp_path / "node")]
+    instance.sync = SyncSettings(big_file_bytes=1000, delay_seconds=0.4, max_delay_seconds=60.0)
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            (instance.tree / "big").write_bytes(b"1" * 2000)
+            instance.changed("big")
+            await asyncio.sleep(0.3)
+            instance.changed("big")
+            await sync.until(lambda: bool(sync.state.read.settling(("main", "web1"))))
+            await sync.followed()
+            assert differences(instance.tree, tmp_path / "node") == []
+
+    run(work)
