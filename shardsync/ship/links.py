@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
@@ -87,8 +87,12 @@ class HardLinks:
     def _add_names(
         self, path: bytes, file: LinkedFile, look: Callable[[bytes], Look], found: Siblings
     ) -> None:
-        known = self._state.read.link_names(self._tree, file)
-        names = {name for name in known if _is_same(look(name), file)}
+        looks = {name: look(name) for name in self._state.read.link_names(self._tree, file)}
+        known = looks.keys()
+        names = {name for name, seen in looks.items() if _is_same(seen, file)}
+        if file.links == 0 and names:
+            # As whoever comes from one of the names says: searches are remembered by the number.
+            file = replace(file, links=looks[min(names)].links)
         found.names |= names - {path}
         stale = known - names
         if stale:

@@ -169,3 +169,40 @@ def test_a_name_that_is_gone_before_the_node_is_ready_is_not_forgotten(tmp_path:
             assert differences(tree, node) == []
 
     run(work)
+
+
+def test_a_name_that_is_gone_and_one_that_is_there_are_searched_for_once(tmp_path: Path) -> None:
+    """Of one file that has a name elsewhere, too: neither forgets what was searched for the other.
+
+    Else two pieces of open work would have the Tree searched for ever, in turn.
+    """
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    (tree / "a").write_text("1")
+    os.link(tree / "a", tree / "gone")
+    os.link(tree / "a", tree / "third")
+    os.link(tree / "a", tmp_path / "outside")
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            instance.changed("a", "gone", "third")
+            await sync.followed()
+            (tree / "gone").unlink()
+            (served,) = sync.service.trees()
+            seen = (tree / "a").lstat()
+            linked = {b"a": LinkedFile(device=seen.st_dev, inode=seen.st_ino, links=3)}
+
+            async def unresolved() -> set[bytes]:
+                found = set()
+                for these, others in ((), [b"gone"]), (linked, []):
+                    with served.links._view.looking() as looker:
+                        found |= served.links.siblings(dict(these), others, looker.look).unresolved
+                    await sync.until(lambda: not served.links.is_searching)
+                return found
+
+            assert await unresolved() != set()
+            assert await unresolved() == set()
+
+    run(work)
