@@ -22,12 +22,14 @@ _LOOK_AT_ONCE = 10_000
 class Findings:
     """Differences, bounded but for what the Node alone has.
 
-    `changed`: paths that the Node lacks or has otherwise. `extraneous`: what it has and the Tree
-    has not, the shallowest only; `leftovers`: those of it that killed runs of ours left.
+    `changed`: paths that the Node lacks or has otherwise; `missing`: those that it lacks.
+    `extraneous`: what it has and the Tree has not, the shallowest only; `leftovers`: those of it
+    that killed runs of ours left.
     `has_deletions`: something on the Node would go. `is_cut`: there is more of `changed`.
     """
 
     changed: dict[bytes, None] = field(default_factory=dict)
+    missing: set[bytes] = field(default_factory=set)
     extraneous: set[bytes] = field(default_factory=set)
     leftovers: set[bytes] = field(default_factory=set)
     unreadable: dict[bytes, str] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class Findings:
     def join(self, other: Findings) -> None:
         """Add what another comparison found."""
         self.changed.update(other.changed)
+        self.missing |= other.missing
         self.extraneous |= other.extraneous
         self.leftovers |= other.leftovers
         self.unreadable.update(other.unreadable)
@@ -119,6 +122,8 @@ def _take(
         return
     elif known is None or not difference.is_directory or path in known:
         found.changed[path] = None
+        if difference.what is What.NEW:
+            found.missing.add(path)
 
 
 def _is_above(path: bytes, tops: frozenset[bytes]) -> bool:

@@ -71,9 +71,13 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Suspicion:
-    """What differed until `seen_us`; where the Cursors stood, and what was open, before."""
+    """What differed until `seen_us`; where the Cursors stood, and what was open, before.
+
+    `missing`: those of `paths` that the Node had not at all.
+    """
 
     paths: tuple[bytes, ...]
+    missing: frozenset[bytes]
     cursors: dict[str, Cursor]
     work: tuple[Work, ...]
     seen_us: int
@@ -170,7 +174,11 @@ class FirstContact:
         now_us = self._clock.wall_us()
         if found.changed:
             self._suspicion = _Suspicion(
-                paths=tuple(found.changed), cursors=cursors, work=work, seen_us=now_us
+                paths=tuple(found.changed),
+                missing=frozenset(found.missing),
+                cursors=cursors,
+                work=work,
+                seen_us=now_us,
             )
         return await self.judge()
 
@@ -192,7 +200,11 @@ class FirstContact:
             work=suspicion.work,
             about=suspicion.paths,
         )
-        lost = [path for path in suspicion.paths if not explained.explains(path)]
+        lost = [
+            path
+            for path in suspicion.paths
+            if not explained.explains(path) and not self._may_come(path, suspicion)
+        ]
         self._was_lost = bool(lost)
         if not lost:
             return False
@@ -202,6 +214,13 @@ class FirstContact:
         # Not following before something was sent: what answers may still refuse all of it.
         self.reconcile(state=NodeState.BACKING_OFF)
         return True
+
+    def _may_come(self, path: bytes, suspicion: _Suspicion) -> bool:
+        """Whether it may be pending under another name that it has, as inotify tells of one."""
+        if path in suspicion.missing:
+            return False
+        seen = self._view.look(path)
+        return seen.kind is LookKind.FILE and seen.links > 1
 
     def _tops(self) -> list[bytes]:
         """The root and the directories in it, as far as they can be listed in one run."""

@@ -365,3 +365,44 @@ def test_a_node_that_is_what_it_was_is_not_reconciled_after_a_start(
     run(second)
     assert len(counted.comparisons()) == 1
     assert counted.trees() == []
+
+
+def test_a_name_of_a_file_written_through_another_is_no_sign_that_a_node_was_changed(
+    tmp_path: Path, counted: CountedRsync
+) -> None:
+    """Its Change is told of the other name alone, and this one is on its way with that."""
+    instance, tree, node = _instance(tmp_path)
+    os.link(tree / "top", tree / "site/d07/a/deep")
+
+    async def first() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+
+    async def second() -> None:
+        async with running(instance) as sync:
+            await sync.until(lambda: (node / "top").read_text() == "22")
+            await sync.followed()
+            assert differences(tree, node) == []
+
+    run(first)
+    fill(tree, {"site/d07/a/deep": "22"})
+    instance.changed("site/d07/a/deep")
+    counted.forget()
+    run(second)
+    assert len(counted.comparisons()) == 1
+    assert counted.trees() == []
+
+
+def test_a_missing_name_of_a_file_with_several_is_a_sign(tmp_path: Path) -> None:
+    """A tree may be of nothing else, as copies by `cp -al` are."""
+    instance, tree, node = _instance(tmp_path)
+    os.link(tree / "top", tree / "site/d07/a/deep")
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.until(lambda: differences(tree, node) == [])
+
+    run(work)
+    (node / "top").unlink()
+    (node / "site/d07/a/deep").unlink()
+    run(work)
