@@ -323,8 +323,14 @@ class SyncService:
             lock = self._state_dir.lock(f"journal-{shard.id}")
             if shard.tree != tree or not is_held(lock):
                 continue
-            with contextlib.closing(JournalReader(self._state_dir.journal(shard.id))) as reader:
-                progress = reader.progress()
+            try:
+                with contextlib.closing(
+                    JournalReader(self._state_dir.journal(shard.id))
+                ) as reader:
+                    progress = reader.progress()
+            except StateUnusable:
+                # Its Watcher makes it anew, which has the Nodes compared; the others' go on.
+                continue
             # What another process noted before is not this one's, which is only starting.
             if progress.pid == holder(lock) and progress.settings != mark:
                 return True

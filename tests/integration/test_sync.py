@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from shardsync.journal import requests
+from shardsync.journal.locks import FileLock
 from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.model import EpochReason, Kind, Scope
 from tests.support.compare import differences
@@ -111,3 +112,24 @@ def test_a_steady_stream_does_not_starve_what_is_open(tmp_path: Path) -> None:
             assert (tmp_path / "node" / "a" / "page").exists()
 
     run(work)
+
+
+def test_a_journal_that_is_missing_at_the_start_keeps_back_only_its_own(tmp_path: Path) -> None:
+    """Its Watcher, at work, is about to make it anew; the other Shard's Changes go on."""
+    instance = Instance(tmp_path, shards=2)
+    instance.nodes = [local_node(tmp_path / "node")]
+
+    async def first() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+
+    async def second() -> None:
+        async with running(instance) as sync:
+            (instance.tree / "a").write_text("1")
+            instance.changed("a")
+            await sync.until((tmp_path / "node" / "a").exists)
+
+    run(first)
+    instance.state_dir.journal("main-01").unlink()
+    with FileLock.acquire(instance.state_dir.lock("journal-main-01")):
+        run(second)
