@@ -1,0 +1,126 @@
+"""What must hold at every moment of a soak, whatever goes wrong: looked at all the time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from shardsync.errors import ShardsyncError
+from shardsync.journal.state_reader import StateReader
+from tools.soaks.ground import STILL
+from tools.soaks.site import Site, Sizes
+
+_LOOK_SECONDS = 0.02
+_CURSOR_SECONDS = 0.5
+_SIZE_SECONDS = 20.0
+_MOST_RSS = 300_000_000
+_MOST_DESCRIPTORS = 300
+_MOST_JOURNAL = 600_000_000
+_MOST_WAL = 300_000_000
+_STILL_FOLDERS = 4
+_MOST_TOLD = 50
+
+
+class Keeper:
+    """`begin` after the tree has its still files and every Node has them; `end` joins.
+
+    `excused`: names of Nodes from which files were taken by hand, and "cursors" where
+    state.db was replaced.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.broken: list[str] = []
+        self.excused: set[str] = set()
+        self.looks = 0
+        self._site = site
+        self._still: list[str] = []
+        self._cursors: dict[tuple[str, str, str], int] = {}
+        self._ending = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def make_still(self) -> None:
+        """Files that nobody ever touches."""
+        for number in range(_STILL_FOLDERS):
+            folder = self._site.tree / f"{STILL.decode()}{number}" / "deeper"
+            folder.mkdir(parents=True)
+            for path in (folder / "file", folder.parent / "file"):
+                path.write_text(f"still {number}")
+                self._still.append(os.path.relpath(path, self._site.tree))
+
+    def begin(self) -> None:
+        """Look from now on."""
+        for work in (self._look_at_still, self._look_at_cursors, self._look_at_sizes):
+            self._threads.append(threading.Thread(target=work, daemon=True))
+            self._threads[-1].start()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    def forgive(self) -> None:
+        """What was excused has healed; it holds again from here on."""
+        self._cursors.clear()
+        self.excused.clear()
+
+    def _tell(self, text: str) -> None:
+        if len(self.broken) < _MOST_TOLD:
+            self.broken.append(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}")
+
+    def _look_at_still(self) -> None:
+        while not self._ending.wait(_LOOK_SECONDS):
+            for name, folder in self._site.nodes.items():
+                gone = [path for path in self._still if not (folder / path).exists()]
+                if gone and name not in self.excused:
+                    self._tell(f"{name}: untouched and gone: {', '.join(gone)}")
+            self.looks += 1
+
+    def _look_at_cursors(self) -> None:
+        while not self._ending.wait(_CURSOR_SECONDS):
+            for name in self._site.nodes:
+                try:
+                    cursors = StateReader(self._site.state.state_db).cursors(("main", name))
+                except ShardsyncError:
+                    continue  # just being replaced
+                if "cursors" in self.excused:
+                    continue
+                for shard, cursor in cursors.items():
+                    key = (name, shard, cursor.journal_id)
+                    before = self._cursors.get(key, 0)
+                    if cursor.position < before:
+                        self._tell(f"{name}: Cursor in {shard} {before} -> {cursor.position}")
+                    self._cursors[key] = cursor.position
+
+    def _look_at_sizes(self) -> None:
+        while not self._ending.wait(_SIZE_SECONDS):
+            self.broken += too_much(self._site.sizes())
+
+
+def too_much(sizes: Sizes) -> list[str]:
+    """What is beyond any bound."""
+    found = [
+        f"{name}: {taken:,} bytes of memory"
+        for name, taken in sizes.rss_bytes.items()
+        if taken > _MOST_RSS
+    ]
+    found += [
+        f"{name}: {count} descriptors"
+        for name, count in sizes.descriptors.items()
+        if count > _MOST_DESCRIPTORS
+    ]
+    if sizes.journal_bytes > _MOST_JOURNAL or sizes.wal_bytes > _MOST_WAL:
+        found.append(f"Journals: {sizes.journal_bytes:,} bytes, WAL: {sizes.wal_bytes:,}")
+    return found
+
+
+def paths_below(folder: Path) -> set[str]:
+    """Every path of a Node."""
+    return {
+        os.path.join(parent, name)
+        for parent, *lists in os.walk(folder)
+        for names in lists
+        for name in names
+    }
