@@ -13,11 +13,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.fault.test_watch_churn import ModelNode, snapshot, watched
+from tests.support.modelling import examples
 from tests.support.watching import Watching
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -125,12 +125,5 @@ class TreeMachine(RuleBasedStateMachine):
         assert watched(self._watching) == directories | {b""}
 
 
-TreeMachine.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
-    deadline=None,
-    # The same examples in every run: new ones are looked for by raising `max_examples` by hand.
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+TreeMachine.TestCase.settings = examples(60, steps=40)
 TestTree = TreeMachine.TestCase
