@@ -91,7 +91,8 @@ async def explained_after(
     found = Explained(about=about)
     for row in work:
         found.add(row.path, _want(row), is_compared=row.reason in COMPARING)
-    standing = dict(cursors)
+    # A Shard of a re-plan since then has taken over paths, and no Cursor tells of it yet.
+    standing = {**cursors, **journals.standing(cursors).fresh}
     for _ in range(_MOST_ROWS // _ROWS_AT_ONCE):
         unread = journals.unread(standing, limit=_ROWS_AT_ONCE)
         if not unread.rows:

@@ -317,7 +317,7 @@ class SyncService:
             self._operator.replaced(node.key)
 
     def _is_watched_by_other(self, settings: Settings, tree: str) -> bool:
-        """Whether a Watcher at work goes by other settings of this Tree than these."""
+        """Whether a Watcher at work goes by other settings of this Tree than these, or may."""
         mark = tree_mark(settings, tree)
         for shard in self._plan.observing():
             lock = self._state_dir.lock(f"journal-{shard.id}")
@@ -329,8 +329,8 @@ class SyncService:
                 ) as reader:
                     progress = reader.progress()
             except StateUnusable:
-                # Its Watcher makes it anew, which has the Nodes compared; the others' go on.
-                continue
+                # Its Watcher is about to make it anew, and says then.
+                return True
             # What another process noted before is not this one's, which is only starting.
             if progress.pid == holder(lock) and progress.settings != mark:
                 return True

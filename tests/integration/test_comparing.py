@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from shardsync.journal.plan import Origin, Plan, PlannedShard
 from shardsync.journal.records import Compare, RoundKind, WorkReason
 from shardsync.journal.requests import RequestKind
-from shardsync.model import NodeState, Scope
+from shardsync.model import NodeState, Scope, ShardId
 from tests.support.compare import differences
 from tests.support.counted_rsync import CountedRsync
 from tests.support.nodes import RsyncDaemon, local_node
@@ -406,3 +407,42 @@ def test_a_missing_name_of_a_file_with_several_is_a_sign(tmp_path: Path) -> None
     (node / "top").unlink()
     (node / "site/d07/a/deep").unlink()
     run(work)
+
+
+def test_what_a_new_shard_has_journaled_is_no_sign_that_a_node_was_changed(
+    tmp_path: Path, counted: CountedRsync
+) -> None:
+    """After a re-plan a Node that is looked at has no Cursor in the new Shard's Journal yet."""
+    instance, tree, node = _instance(tmp_path)
+
+    async def first() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+
+    async def second() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            assert differences(tree, node) == []
+
+    run(first)
+    instance.journals.append(instance._journal(1))
+    shards = [
+        PlannedShard(
+            id=ShardId(f"main-{number:02d}"),
+            tree="main",
+            slot=number,
+            prefixes=prefixes,
+            journal_id=instance.journals[number].journal_id,
+            made_by=origin,
+        )
+        for number, (prefixes, origin) in enumerate(
+            [((b"",), Origin.FIRST), ((b"site",), Origin.REPLAN)]
+        )
+    ]
+    instance.plan = Plan(generation=2, shards=tuple(shards))
+    fill(tree, {"site/index": "22"})
+    instance.changed("site/index", shard=1)
+    counted.forget()
+    run(second)
+    assert len(counted.comparisons()) == 1
+    assert counted.trees() == []
