@@ -19,6 +19,7 @@ from shardsync.journal.database import (
     Transaction,
     connect_writer,
     is_damage,
+    is_sound,
     unusable,
 )
 from shardsync.journal.records import (
@@ -61,7 +62,7 @@ class StateWriter:
         """Open or make state.db. Raises StateUnusable where the disk refuses."""
         try:
             connection = connect_writer(path, version=STATE_VERSION)
-            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok":
+            if is_sound(connection, path):
                 return cls(connection=connection, path=path, clock=clock)
             connection.close()
         except sqlite3.Error as error:

@@ -25,6 +25,7 @@ from shardsync.journal.database import (
     connect_reader,
     connect_writer,
     is_damage,
+    is_sound,
     unusable,
 )
 from shardsync.journal.progress import PROGRESS_COLUMNS, Progress, read_progress
@@ -37,7 +38,6 @@ Row = tuple[bytes, int, int, int, bytes | None]
 DirectoryRow = tuple[int, int, int, bytes]
 """(number of the sub-root, inode, inode of the parent, name)."""
 
-_QUICK_CHECK_BYTES = 256 * 1024**2
 _PRUNE_ROWS = 50_000
 
 _INSERT = (
@@ -408,9 +408,7 @@ def set_aside(path: Path, clock: Clock) -> Path:
 def _is_sound(connection: sqlite3.Connection, path: Path) -> bool:
     if connection.execute("SELECT count(*) FROM meta").fetchone()[0] != 1:
         return False
-    if read_progress(connection).clean_stop or os.stat(path).st_size > _QUICK_CHECK_BYTES:
-        return True
-    return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    return bool(read_progress(connection).clean_stop) or is_sound(connection, path)
 
 
 def _is_corruption(error: sqlite3.Error) -> bool:
