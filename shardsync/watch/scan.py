@@ -105,6 +105,7 @@ class Scanner:
         self.done = 0
         self.polled = 0
         self._root = root.rstrip(b"/") or b"/"
+        self._base = b""
         self._watches = watches
         self._table = table
         self._memory = memory
@@ -205,6 +206,25 @@ class Scanner:
         deadline = self._clock.monotonic() + seconds
         self._follow_moves()
         self.overlaps = self.overlaps or self.is_open
+        self._enter_root()
+        try:
+            self._go_on(deadline)
+        finally:
+            os.chdir(b"/")  # a process that stands in the root keeps its file system busy
+        return not self.is_open
+
+    def _enter_root(self) -> None:
+        """Paths of hot loops are short ones, relative to the root: 1 us less a directory."""
+        try:
+            os.chdir(self._root)
+            self._base = b""
+        except OSError as error:
+            self._base = self.absolute(b"x")[:-1]
+            # What they list is told by such paths, which lead elsewhere now.
+            while self._frames:
+                self._unreadable(self._frames.pop(), error)
+
+    def _go_on(self, deadline: float) -> None:
         while self.is_open:
             # A Shard of 50,000 prefixes must not hold 50,000 directories open.
             if not self._frames or (self._tasks and len(self._frames) < _OPEN_LEVELS):
@@ -215,7 +235,6 @@ class Scanner:
                 self._walk(deadline)
             if self._clock.monotonic() >= deadline:
                 break
-        return not self.is_open
 
     def _walk(self, deadline: float) -> None:
         """Go on with the open directories until all are listed or time is up."""
@@ -241,7 +260,7 @@ class Scanner:
         add, bind, lstat, scandir = self._watches.add, self._table.bind, os.lstat, os.scandir
         listed, suspects = self.prefixes.listed, self._excluded.suspects
         excludes, gathered, known = self._excluded.excludes, self._gathered, self.known
-        base = self._root + b"/" if self._root != b"/" else b"/"
+        base = self._base
         monotonic = self._clock.monotonic
         current: Rule | None = None
         count = 1
@@ -278,10 +297,10 @@ class Scanner:
                 if child in listed or (suspects(name) and excludes(child, True)):
                     continue
                 if is_plain and len(frames) < _OPEN_LEVELS:
-                    absolute = base + child
+                    place = base + child
                     try:
-                        new = add(absolute)
-                        found = lstat(absolute)
+                        new = add(place)
+                        found = lstat(place)
                         if (
                             found.st_ctime_ns < since_ns
                             and found.st_dev == device
@@ -296,9 +315,7 @@ class Scanner:
                                 if not count & _ENTRIES_A_LOOK and monotonic() >= deadline:
                                     return False
                                 continue
-                            frames.append(
-                                (scandir(absolute), new, found.st_ino, child + b"/", rule)
-                            )
+                            frames.append((scandir(place), new, found.st_ino, child + b"/", rule))
                             break
                     except OSError:
                         pass  # _enter meets it again, and knows what to do
