@@ -43,6 +43,13 @@ class StateDirectory:
         """The cookie that asks a Shard's Watcher to look whether its Journal is damaged."""
         return self.cookies / f"doubt-{shard}"
 
+    def progress_cookie(self, tree: str) -> Path:
+        """The cookie by which the sync process asks a Tree's Watchers how far they are.
+
+        Acknowledged as a flush's, with all that they know by then.
+        """
+        return self.cookies / f"flush-progress-{tree}"
+
     @property
     def requests(self) -> Path:
         """Spool: one JSON file per request to the sync process, made by the CLI."""

@@ -46,6 +46,11 @@ class ProgramState(enum.StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+_UP = frozenset(
+    {ProgramState.STARTING, ProgramState.RUNNING, ProgramState.BACKOFF, ProgramState.EXITED}
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """One program as supervisord tells it. `pid` None: no process."""
@@ -57,8 +62,11 @@ class Program:
 
     @property
     def is_up(self) -> bool:
-        """Whether a process of it lives, or supervisord is about to try again."""
-        return self.state in {ProgramState.STARTING, ProgramState.RUNNING, ProgramState.BACKOFF}
+        """Whether a process of it lives, or supervisord is about to try again.
+
+        One that was killed is EXITED for as much as a second before it is started anew.
+        """
+        return self.state in _UP
 
 
 class SupervisorClient:

@@ -44,6 +44,7 @@ from shardsync.ship.view import NodeView
 _MOST_TOPS = 2_000
 """Directories at the top of which the second level is looked at."""
 _LOST_AT_MOST = 1_000
+_ASK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,7 @@ class FirstContact:
         self._has_looked = False
         self._suspicion: _Suspicion | None = None
         self._was_lost = False
+        self._ask_at = 0.0
 
     def adapt(self, row: NodeRow) -> bool:
         """Answer to settings that changed since the Node was last served; whether they did.
@@ -180,6 +182,7 @@ class FirstContact:
                 work=work,
                 seen_us=now_us,
             )
+            self._ask_at = 0.0
         return await self.judge()
 
     async def judge(self) -> bool:
@@ -190,7 +193,10 @@ class FirstContact:
         Raises StateUnusable.
         """
         suspicion = self._suspicion
-        if suspicion is None or self._journals.watermark_us() < suspicion.seen_us:
+        if suspicion is None:
+            return False
+        if self._journals.watermark_us() < suspicion.seen_us:
+            self._ask_watermark()
             return False
         self._suspicion = None
         explained = await explained_after(
@@ -221,6 +227,13 @@ class FirstContact:
             return False
         seen = self._view.look(path)
         return seen.kind is LookKind.FILE and seen.links > 1
+
+    def _ask_watermark(self) -> None:
+        """A flush waits for it, so not only by heartbeats; what is being written may hold it."""
+        now = self._clock.monotonic()
+        if now >= self._ask_at:
+            self._ask_at = now + _ASK_SECONDS
+            self._journals.ask_watermark()
 
     def _tops(self) -> list[bytes]:
         """The root and the directories in it, as far as they can be listed in one run."""

@@ -148,6 +148,8 @@ class Operator:
 
     def _take(self, request: Request) -> None:
         self._log.info("request.received", kind=request.kind, id=request.id)
+        # One that a crash left in the spool was taken up from the record, perhaps half begun.
+        self._running = [item for item in self._running if item.request.id != request.id]
         body = msgspec.json.encode(request).decode("ascii")
         self._state.put_request(request.id, kind=request.kind, body=body)
         reach(Point.SHIP_REQUEST)

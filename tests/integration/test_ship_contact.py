@@ -13,6 +13,7 @@ import pytest
 
 from shardsync.clock import SystemClock
 from shardsync.config.settings import SyncSettings, TreeSettings
+from shardsync.inotify import COOKIE_MASK, Inotify, decode
 from shardsync.journal.plan import Origin, Plan, PlannedShard, PlanState
 from shardsync.journal.records import NodeKey, WorkReason
 from shardsync.journal.requests import RequestKind
@@ -71,6 +72,36 @@ def test_a_node_that_rsync_works_on_as_another_user_is_met_and_followed() -> Non
         assert names_below(node) == names_below(tree)
         assert (node / "a/x").read_text() == "changed"
         assert (node / "a/x").owner() == "nobody"
+
+
+def test_watchers_are_asked_how_far_they_are_while_a_node_is_in_doubt(tmp_path: Path) -> None:
+    """A flush waits for the answer, and must not wait for their next heartbeat."""
+    instance = Instance(tmp_path)
+    fill(instance.tree, FILES)
+    instance.nodes = [local_node(tmp_path / "node")]
+    cookies = Inotify.open()
+    cookies.add(os.fsencode(instance.state_dir.cookies), COOKIE_MASK)
+
+    def asked() -> bool:
+        return any(name == b"flush-progress-main" for *_, name in decode(cookies.read()))
+
+    async def first() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+
+    async def second() -> None:
+        async with running(instance) as sync:
+            await sync.until(asked)
+            instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
+            await sync.until((tmp_path / "node/top").exists)
+
+    run(first)
+    assert not asked()
+    (tmp_path / "node/top").unlink()
+    instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
+    run(second)
+    cookies.close()
+    assert list(instance.state_dir.cookies.iterdir()) == []
 
 
 def test_an_identical_node_is_owned_and_sent_nothing(tmp_path: Path) -> None:

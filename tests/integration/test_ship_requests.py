@@ -442,6 +442,27 @@ def test_a_flush_outlives_a_restart(tmp_path: Path) -> None:
     run(second)
 
 
+def test_a_request_that_a_crash_left_in_the_spool_is_begun_once(tmp_path: Path) -> None:
+    """Recorded and not yet taken away: the next process knows it twice, and answers it once."""
+    instance = Instance(tmp_path)
+    instance.nodes = [local_node(tmp_path / "no" / "node")]
+    left = Request(id="left", kind=RequestKind.FLUSH)
+
+    async def first() -> None:
+        async with killed_at_exit(instance) as sync:
+            send(instance.state_dir.requests, left)
+            await sync.until(lambda: bool(sync.state.read.open_requests()))
+
+    async def second() -> None:
+        async with killed_at_exit(instance) as sync:
+            await sync.until(lambda: not any(instance.state_dir.requests.iterdir()))
+            assert sync.service._operator.tick() == 1
+
+    run(first)
+    send(instance.state_dir.requests, left)
+    run(second)
+
+
 def test_open_requests_that_nobody_can_answer_do_not_stop_a_start(tmp_path: Path) -> None:
     """Of a Node that is gone from the settings, or of another version: answered or left alone."""
     instance = Instance(tmp_path)

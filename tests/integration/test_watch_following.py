@@ -292,6 +292,22 @@ def test_a_flush_is_answered_after_all_that_came_before(watching: Watching) -> N
         assert before == {b"a/open", b"x", b"x/y", b"x/y/f"}
 
 
+def test_asked_how_far_it_is_a_watcher_commits_its_watermark(watching: Watching) -> None:
+    """At once, and though the cookie that asked is gone by the time its event is read."""
+    asked_us = watching.clock.wall_us()
+    watching.quiet()
+    before = watching.progress().watermark_us
+    assert before is not None
+    assert before < asked_us
+    cookie = watching.state.progress_cookie("main")
+    cookie.touch()
+    cookie.unlink()
+    watching.quiet()
+    after = watching.progress().watermark_us
+    assert after is not None
+    assert after >= asked_us
+
+
 def test_what_is_excluded_is_neither_journaled_nor_watched(tmp_path: Path) -> None:
     """Not its files, not its directories, and never as the origin of a rename."""
     watching = Watching(tmp_path, excluded=PathFilter.compile(exclude=["*.tmp", "cache/"]))

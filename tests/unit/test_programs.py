@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shardsync.control.programs import build_conf, commands, pool_size, slot_program
+from shardsync.control.supervisord import Program, ProgramState
 from shardsync.layout import StateDirectory
 
 
@@ -72,3 +73,18 @@ def test_the_pool_is_twice_the_planned_within_bounds(
 ) -> None:
     """At most 16, unless more are planned or a re-plan at this start needs both sets at once."""
     assert pool_size(wanted, observing=observing) == pool
+
+
+def test_a_program_that_was_killed_will_be_back() -> None:
+    """Supervisord has it EXITED for a moment; only what was stopped or given up stays down."""
+    down = {
+        state
+        for state in ProgramState
+        if not Program(name="shardsync:sync", state=state, pid=None, description="").is_up
+    }
+    assert down == {
+        ProgramState.STOPPED,
+        ProgramState.STOPPING,
+        ProgramState.FATAL,
+        ProgramState.UNKNOWN,
+    }
