@@ -153,13 +153,12 @@ class CatchingUp:
         if self._standing.is_halted:
             return
         if self._scanner.is_open:
-            self._scanner.step(_STEP_SECONDS)
-            reach(Point.WATCH_SCANNING)
+            self._scan()
         self._territory.spare_watches()
         if self._standing.drained and self._scanner.found.suspects:
             self._territory.look_at_suspects()
             if self._scanner.is_open:
-                self._scanner.step(_STEP_SECONDS)
+                self._scan()
         if self._scanner.is_open:
             self._say_how_far()
             return
@@ -173,6 +172,11 @@ class CatchingUp:
         """Do a little of what is to be done after a pass for what it did not come across."""
         for row, is_top in self._forgetting.step():
             self._territory.departed(row, self._recollection.path(row) if is_top else None)
+
+    def _scan(self) -> None:
+        self._scanner.step(_STEP_SECONDS)
+        if self._territory.catching_up:
+            reach(Point.WATCH_SCANNING)
 
     def _done(self) -> None:
         self.looked_from_us = 0
