@@ -42,6 +42,10 @@ class Surroundings(Protocol):
         """The watched directory itself was renamed; its MOVED_TO, if any, came before."""
         ...
 
+    def attributes_changed(self, wd: int) -> None:
+        """Those of the watched directory itself; that of the one above tells, if it is watched."""
+        ...
+
     def watch_ended(self, wd: int, *, unmounted: bool) -> None:
         """The watch is no more: its directory is gone, or was unmounted."""
         ...
@@ -146,6 +150,8 @@ class Fold:
             self.cookies.append(name)
         elif name:
             self._named(wd, mask, cookie, name, stamp)
+        elif mask & kernel.ATTRIB:
+            self._surroundings.attributes_changed(wd)
 
     def _named(self, wd: int, mask: int, cookie: int, name: bytes, stamp: Stamp) -> None:
         """Moves of files, and all that happens to directories."""

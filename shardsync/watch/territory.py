@@ -99,6 +99,12 @@ class Territory:
         if parent == TOP:
             self.tops.ended(name, wd)
 
+    def attributes_changed(self, wd: int) -> None:
+        """Of a prefix, too: the Shard of the directory above may not be there to tell."""
+        parent, name = self._table.binding(wd) or (0, b"")
+        if parent == TOP:
+            self._gathered.attributes(name, is_dir=True)
+
     def directory_moved(self, wd: int) -> None:
         path = self._table.path(wd)
         if path is None:
@@ -363,15 +369,16 @@ class Territory:
         # A scan under way took what lay at the path for what lies in the directory; and of one
         # that was outside, what lies in it may have been given up.
         mixed_up = (self._scanner.overlaps and not created) or before is None
+        must_scan = mixed_up or task.rule.whole
         seen = not self.catching_up or self._table.is_seen(wd)
-        if seen and not mixed_up and before == (task.parent, task.name):
+        if seen and not must_scan and before == (task.parent, task.name):
             return
         whole = replace(task, rule=replace(task.rule, whole=True))
         if not seen:
             self._scanner.begin(whole)
-        elif task.rule.whole or not self._table.knows(wd):
+        elif not self._table.knows(wd):
             self._scanner.begin(task)
-        elif self._bind_anew(wd, task, created=created) and mixed_up:
+        elif self._bind_anew(wd, task, created=created) and must_scan:
             self._scanner.begin(whole)
 
     def _bind_anew(self, wd: int, task: Task, *, created: bool) -> bool:
@@ -424,8 +431,11 @@ class Territory:
         """It is not where it should be: moved away, or only one of those above it was renamed.
 
         In that case no event of its own will tell, so the one above is listed again.
+        Events of what was in it may be unread, and from now on they have no path.
         """
-        binding = self._table.binding(wd)
+        binding, path = self._table.binding(wd), self._table.path(wd)
+        if path is not None:
+            self._gathered.tree(path)
         self._leave(wd)
         if binding is not None:
             self.missed_directory(binding[0])

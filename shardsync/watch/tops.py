@@ -133,7 +133,7 @@ class Tops:
         for prefix in prefixes:
             top = self._watch[prefix]
             found = look_at(self._scanner.absolute(prefix))
-            if found is not None and top and found.st_ino == self._table.inode(top):
+            if found is not None and top and self._stands_for(top, prefix, found.st_ino):
                 continue
             if top:
                 self._leave_top(prefix, top)
@@ -145,6 +145,10 @@ class Tops:
                 rule = replace(self._scanner.rule_of_newcomers(device=found.st_dev), whole=True)
                 self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
         return missing
+
+    def _stands_for(self, wd: int, prefix: bytes, inode: int) -> bool:
+        """Whether it is watched: one that went and came back was given up when it went."""
+        return self._table.inode(wd) == inode and self._table.binding(wd) == (TOP, prefix)
 
     def _is_polled(self, prefix: bytes) -> bool:
         """Whether it has no watch for want of one, and is no newcomer for that."""

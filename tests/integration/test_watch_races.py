@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -229,3 +230,19 @@ def test_a_directory_renamed_over_one_that_is_just_being_scanned_is_watched(
     for name in ("one", "two", "three"):
         (new / name / "new").write_text("x")
     assert {b"n/one/new", b"n/two/new", b"n/three/new"} <= watching.paths()
+
+
+def test_what_went_from_a_directory_that_a_scan_found_gone_is_not_inherited(
+    watching: Watching,
+) -> None:
+    """The scan was there before the events that tell of each entry; then it was made anew."""
+    watcher = watching.start().watcher
+    assert watcher is not None
+    watching.changes()
+    shutil.rmtree(watching.root / "p")
+    for wd, _, _ in list(watcher._ledger._table._known()):
+        watcher._territory.missed_directory(wd)
+    watcher._territory.look_at_suspects()
+    (watching.root / "p").mkdir()
+    watching.quiet()
+    assert b"p" in {c.path for c in watching.changes() if c.scope.name == "TREE"}

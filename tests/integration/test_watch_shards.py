@@ -125,6 +125,50 @@ def test_a_move_between_shards_is_seen_by_both(pair: tuple[Watching, Watching]) 
     assert news.seen() == {("entry", b"news/b/f")}
 
 
+def test_a_prefix_whose_attributes_changed_is_journaled_by_its_owner(
+    pair: tuple[Watching, Watching],
+) -> None:
+    """The owner of the directory above may be down, and its catch-up enters no other's prefix."""
+    whole, news = pair
+    assert whole.stop()
+    news.seen()
+    (whole.root / "news").chmod(0o700)
+    whole.start()
+    assert b"news" in news.paths() | {c.path for c in whole.changes()}
+
+
+def test_a_prefix_that_went_and_came_back_is_watched_before_a_flush(
+    pair: tuple[Watching, Watching],
+) -> None:
+    """Its watch was left when it went, and tells nothing from then on."""
+    whole, news = pair
+    os.rename(whole.root / "news", whole.folder / "aside")
+    news.tick()
+    os.rename(whole.folder / "aside", whole.root / "news")
+    news.tick()
+    (whole.root / "news/2024/f").write_text("x")
+    news.touch("flush-1")
+    for _ in range(100):
+        news.tick()
+        if news.cookies():
+            break
+    assert {c.path for c in news.changes()} & {b"news", b"news/2024/f"}
+    (whole.root / "news/2024/g").write_text("x")
+    assert b"news/2024/g" in news.paths()
+
+
+def test_a_directory_taken_for_one_just_made_still_carries_a_foreign_prefix_away(
+    pair: tuple[Watching, Watching],
+) -> None:
+    """It was renamed over the new one before that one's own event was read."""
+    whole, _ = pair
+    (whole.root / "b").mkdir()
+    os.rename(whole.root / "a", whole.root / "b")
+    whole.quiet()
+    (whole.root / "b/deep/x/f").write_text("x")
+    assert b"b/deep/x/f" in whole.paths()
+
+
 def test_a_subtree_that_carries_a_foreign_prefix_away_is_watched_whole(
     pair: tuple[Watching, Watching],
 ) -> None:

@@ -29,6 +29,9 @@ class FakeDirectories:
     def directory_moved(self, wd: int) -> None:
         self.diary.append(("moved", wd))
 
+    def attributes_changed(self, wd: int) -> None:
+        self.diary.append(("attributes", wd))
+
     def watch_ended(self, wd: int, *, unmounted: bool) -> None:
         self.diary.append(("ended", wd, unmounted))
         self.paths.pop(wd, None)
