@@ -195,10 +195,11 @@ class Territory:
         """A directory is not where it was remembered, and its `path` was, if that says anything.
 
         Journaled as `tree`, not only as an entry that its directory lacks: should another be
-        made in its place before that is shipped, the Nodes still have the old one's.
+        made in its place before that is shipped, the Nodes still have the old one's. What went
+        to another Shard by the Plan has not gone.
         """
         self.gone.append(row[:2])
-        if path:
+        if path and self._prefixes.owns(path):
             self._gathered.tree(path)
 
     def spare_watches(self) -> None:

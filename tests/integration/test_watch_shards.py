@@ -125,6 +125,22 @@ def test_a_move_between_shards_is_seen_by_both(pair: tuple[Watching, Watching]) 
     assert news.seen() == {("entry", b"news/b/f")}
 
 
+def test_what_the_plan_took_away_while_down_has_not_gone(tmp_path: Path) -> None:
+    """It is remembered and watched no more, and nobody is to compare it for that."""
+    alone = Watching(tmp_path)
+    for name in ("news/2024", "a/deep/x", "gone"):
+        (alone.root / name).mkdir(parents=True)
+    time.sleep(0.15)
+    alone.start()
+    assert alone.stop()
+    alone.changes()
+    shutil.rmtree(alone.root / "gone")
+    alone.others = (NEWS,)
+    alone.start()
+    assert {c.path for c in alone.changes() if c.scope.name == "TREE"} == {b"gone"}
+    alone.close()
+
+
 def test_a_prefix_whose_attributes_changed_is_journaled_by_its_owner(
     pair: tuple[Watching, Watching],
 ) -> None:
