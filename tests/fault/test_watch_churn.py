@@ -8,6 +8,7 @@ watched under its own path. A failure prints its seed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from shardsync.model import Change, Scope
+from shardsync.watch import catching_up, scan
+from shardsync.watch.watcher import Watcher
 from tests.support.watching import Watching
 
 Entry = tuple[str, int, str]
@@ -24,6 +27,9 @@ Snapshot = dict[bytes, Entry]
 
 NAMES = ("a", "b", "c", "d")
 ROUNDS = 25
+_LIBC = ctypes.CDLL(None)
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
 
 
 class Churn:
@@ -159,5 +165,87 @@ def test_random_churn_is_never_missed(seed: int, tmp_path: Path) -> None:
             assert node.holds == tree, f"seed {seed}, round {number}"
             directories = {path for path, entry in tree.items() if entry[0] == "d"}
             assert watched(watching) == directories | {b""}, f"seed {seed}, round {number}"
+    finally:
+        watching.close()
+
+
+class BusyChurn(Churn):
+    """Swaps places, too, and works while a scan adds its watches."""
+
+    def one(self) -> None:
+        luck = self._dice.random()
+        if luck < 0.12:
+            paths = (_AT_FDCWD, os.fsencode(self._place()), _AT_FDCWD, os.fsencode(self._place()))
+            _LIBC.renameat2(*paths, _RENAME_EXCHANGE)
+        elif luck < 0.2:
+            aside, here, there = self._outside / "aside", self._place(), self._place()
+            with contextlib.suppress(OSError):
+                os.rename(here, aside)
+                os.rename(there, here)
+                os.rename(aside, there)
+        else:
+            super().one()
+
+    def work_during(self, watcher: Watcher, *, chance: float, most: int = 60) -> None:
+        """Do something before or after some of the watches that are added from now on."""
+        add = watcher._inotify._add_watch
+        left = [most]
+
+        def work_and_add(fd: int, path: bytes, mask: int) -> int:
+            self._perhaps(left, chance, path)
+            wd: int = add(fd, path, mask)
+            self._perhaps(left, chance, path)
+            return wd
+
+        watcher._inotify._add_watch = work_and_add  # type: ignore[assignment]
+
+    def _perhaps(self, left: list[int], chance: float, path: bytes) -> None:
+        if left[0] and path.startswith(os.fsencode(self._root)) and self._dice.random() < chance:
+            left[0] -= 1
+            self.one()
+
+
+@pytest.mark.parametrize("seed", [3, 6, 13, 24])
+def test_random_churn_under_the_scans_is_never_missed(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in catch-ups too; scans stop after an entry or a few, and go on in another tree."""
+    dice = random.Random(seed)
+    monkeypatch.setattr(catching_up, "_STEP_SECONDS", dice.choice([0.02, 0.0, 0.0005]))
+    monkeypatch.setattr(scan, "_ENTRIES_A_LOOK", dice.choice([0x7F, 1, 3]))
+    chance = dice.choice([0.02, 0.1, 0.3])
+    watching = Watching(tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    watching.root.mkdir()
+    churn = BusyChurn(watching.root, outside, dice)
+    churn.some(30)
+    watching.start()
+    watching.changes()
+    node = ModelNode()
+    node.holds = snapshot(watching.root)
+    try:
+        for number in range(ROUNDS // 2):
+            churn.some(60)
+            if dice.random() < 0.5:
+                watching.drop()
+            else:
+                watching.quiet()
+                watching.stop()
+            for _ in range(dice.randint(1, 4)):
+                if watching.watcher is not None:
+                    watching.drop()
+                churn.some(25)
+                churn.work_during(watching.begin(), chance=chance)
+                for _ in range(dice.randint(0, 10)):
+                    watching.tick(0)
+                    churn.some(1)
+            watching.quiet()
+            tree = snapshot(watching.root)
+            for change in watching.changes():
+                node.take(change, tree)
+            assert node.holds == tree, f"seed {seed}, round {number}"
+            directories = {path for path, entry in tree.items() if entry[0] == "d"}
+            assert directories | {b""} <= watched(watching), f"seed {seed}, round {number}"
     finally:
         watching.close()
