@@ -435,8 +435,8 @@ class Territory:
         Events of what was in it may be unread, and from now on they have no path.
         """
         binding, path = self._table.binding(wd), self._table.path(wd)
-        if path is not None:
-            self._gathered.tree(path)
+        if path is not None and binding is not None and binding[0] != TOP:
+            self._gathered.tree(path)  # what becomes of a root or a prefix, others look after
         self._leave(wd)
         if binding is not None:
             self.missed_directory(binding[0])
