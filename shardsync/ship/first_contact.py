@@ -222,11 +222,14 @@ class FirstContact:
         return True
 
     def _may_come(self, path: bytes, suspicion: _Suspicion) -> bool:
-        """Whether it may be pending under another name that it has, as inotify tells of one."""
-        if path in suspicion.missing:
-            return False
+        """Whether it may be pending under another name: one that it has, as inotify tells of one,
+        or one that it was given before its Watcher looked.
+        """
         seen = self._view.look(path)
-        return seen.kind is LookKind.FILE and seen.links > 1
+        if seen.kind in {LookKind.MISSING, LookKind.MISSING_ANCESTOR}:
+            return True
+        is_linked = seen.kind is LookKind.FILE and seen.links > 1
+        return is_linked and path not in suspicion.missing
 
     def _ask_watermark(self) -> None:
         """A flush waits for it, so not only by heartbeats; what is being written may hold it."""

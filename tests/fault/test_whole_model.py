@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
@@ -26,6 +29,7 @@ from tests.support.shipping import KEY, row_of
 from tests.support.sync import Instance, Running, begun
 from tests.support.watching import Watching, planned
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -98,6 +102,11 @@ class WholeMachine(RuleBasedStateMachine):
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=30)
+        with warnings.catch_warnings():
+            # The rsyncs of what is killed are nobody's; no later test is to be told.
+            warnings.simplefilter("ignore")
+            del tasks
+            gc.collect()
 
     def _at(self, place: str) -> Path:
         return self._instance.tree / place

@@ -446,3 +446,36 @@ def test_what_a_new_shard_has_journaled_is_no_sign_that_a_node_was_changed(
     run(second)
     assert len(counted.comparisons()) == 1
     assert counted.trees() == []
+
+
+def test_what_differed_and_is_gone_from_the_tree_is_no_sign_that_a_node_was_changed(
+    tmp_path: Path, counted: CountedRsync
+) -> None:
+    """Written and moved away before its Watcher was up again: its Changes bear its new name."""
+    instance, tree, node = _instance(tmp_path)
+
+    async def first() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+
+    async def second() -> None:
+        async with running(instance) as sync:
+            await sync.until(lambda: len(counted.comparisons()) > 0)
+            await asyncio.sleep(0.3)
+            (tree / "site/index").rename(tree / "site/elsewhere")
+            instance.changed("site", scope=Scope.LISTING)
+            instance.changed("site/elsewhere")
+            told_us = instance.clock.wall_us() + 3_600_000_000
+            instance.journals[0].commit(progress={"watermark_us": told_us})
+            await sync.until((node / "site/elsewhere").exists)
+            await sync.followed()
+            await asyncio.sleep(0.3)
+            assert differences(tree, node) == []
+
+    run(first)
+    instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
+    fill(tree, {"site/index": "22"})
+    counted.forget()
+    run(second)
+    assert len(counted.comparisons()) == 2  # that look, and the listing's own
+    assert counted.trees() == []
