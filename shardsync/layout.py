@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from shardsync.private import make_private
 
 UNIX_SOCKET_PATH_MAX = 107
 """Bytes that fit into sockaddr_un.sun_path, unix(7), less the closing zero."""
@@ -79,8 +80,12 @@ class StateDirectory:
         """Supervisord's unix socket, 0700."""
         return self.path / "supervisor.sock"
 
-    def make(self) -> None:
-        """Make the directory and its folders, 0700. Idempotent. Raises OSError."""
-        for folder in (self.path, self.cookies, self.requests, self.locks, self.logs):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chmod(folder, 0o700)
+    def make(self) -> int:
+        """Make the directory and its folders, 0700; the mode that it had. Idempotent.
+
+        Raises OSError, and StateUnusable where it is another user's, or used otherwise.
+        """
+        mode = make_private(self.path, sign=self.locks.name)
+        for folder in (self.cookies, self.requests, self.locks, self.logs):
+            make_private(folder)
+        return mode

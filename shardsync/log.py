@@ -92,7 +92,8 @@ class _Formatter(logging.Formatter):
         stamp = rfc3339(SystemClock().wall_us())
         line = f"{stamp} {record.levelname.lower()} {record.getMessage()}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            trace = self.formatException(record.exc_info).splitlines()
+            line += "".join(f"\n{printable_text(part)}" for part in trace)
         return line
 
 

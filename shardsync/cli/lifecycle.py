@@ -34,6 +34,9 @@ def up(call: Invocation, foreground: bool, no_wait: bool) -> None:
     started = lifecycle(call.state, call.clock).up(settings, foreground=foreground)
     if started is None:
         return
+    if started.was_open is not None:
+        was = f"its mode was {started.was_open:04o}, it is 0700 now"
+        tell(f"warning: {call.state.path} was writable by others: {was}")
     for process in started.ended:
         say(f"ended a leftover: {process.module}, pid {process.pid}")
     say(f"up: supervisord is pid {started.pid}, {len(started.programs)} programs run")

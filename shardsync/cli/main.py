@@ -6,6 +6,7 @@ Subcommands are imported when asked for: `status` should not pay for asyncio.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -92,7 +93,10 @@ def run(arguments: Sequence[str]) -> int:
         tell_error(error)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(file=said)
+        # It repeats arguments, which `shardsync trace *` takes from the tree.
+        tell(said.getvalue().rstrip("\n"))
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         tell("interrupted")

@@ -26,13 +26,13 @@ _PLAIN_EVERY_SECONDS = 5.0
 
 
 def say(text: str = "") -> None:
-    """A line of the result."""
-    click.echo(text)
+    """A line of the result, harmless whatever went into it."""
+    click.echo(safe_lines(text))
 
 
 def tell(text: str) -> None:
-    """A line beside the result: progress, warnings."""
-    click.echo(text, err=True)
+    """A line beside the result: progress, warnings; as harmless."""
+    click.echo(safe_lines(text), err=True)
 
 
 def print_json(document: object) -> None:
@@ -42,13 +42,15 @@ def print_json(document: object) -> None:
 
 def tell_error(error: ShardsyncError) -> None:
     """What is wrong, and what to do about it."""
-    tell(f"shardsync: {safe_lines(str(error))}")
+    tell(f"shardsync: {error}")
     if error.remedy:
-        tell(f"  {safe_lines(error.remedy)}")
+        tell(f"  {error.remedy}")
 
 
 def safe_lines(text: str) -> str:
     """Text of several lines, each of them harmless."""
+    if text.isprintable():
+        return text
     return "\n".join(printable_text(line) for line in text.split("\n"))
 
 

@@ -169,7 +169,7 @@ async def _export(
         clock=clock,
         log=log,
     )
-    exporter = Exporter(registry=registry, listen=settings.metrics_listen)
+    exporter = Exporter(registry=registry, listen=settings.metrics_listen, clock=clock)
     repeats = ChangeOnly(clock=clock)
     try:
         while trouble := _trouble(exporter):

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec.structs import FieldInfo, fields
 
-from shardsync.config.problems import Findings, Place, toml_text
+from shardsync.config.problems import Findings, Place, Refusal, toml_text
 from shardsync.config.schema import (
     CallbackTable,
     IncludedFile,
@@ -32,6 +32,7 @@ from shardsync.config.schema import (
     SyncTable,
     TreeTable,
 )
+from shardsync.config.trust import read_trusted
 
 SYSTEM_FILE = Path("/etc/shardsync/shardsync.toml")
 LOCAL_NAME = "shardsync.toml"
@@ -101,16 +102,22 @@ def read_tables(path: Path | None, env: Mapping[str, str], cwd: Path) -> tuple[T
 
 
 def read_toml(file: Path, findings: Findings) -> Raw | None:
-    """The file's tables, or None with the Problem noted: missing, unreadable, no TOML."""
+    """The file's tables, or None with the Problem noted: missing, unreadable, no TOML.
+
+    So is one that others may write, where root reads it: it names what root is to run.
+    """
     place = Place(file=file)
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8"))
+        text = read_trusted(file)
+        return tomllib.loads(text.decode("utf-8"))
     except FileNotFoundError:
         findings.add(place, "", "there is no such file", _NO_FILE)
     except OSError as error:
         findings.add(place, "", f"cannot be read: {error.strerror}", "look at its owner and mode")
+    except Refusal as refusal:
+        findings.refuse(place, "", refusal)
     except UnicodeDecodeError as error:
-        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        line = text[: error.start].count(b"\n") + 1
         findings.add(place, "", f"line {line} is not UTF-8", "save the file as UTF-8")
     except tomllib.TOMLDecodeError as error:
         findings.add(place, "", _syntax_error(error), "correct the TOML: see https://toml.io")

@@ -21,6 +21,7 @@ from shardsync.config.resolve import Resolved
 from shardsync.config.settings import NodeSettings, Target, TargetKind, TreeSettings
 from shardsync.config.wildmatch import Malformed
 from shardsync.layout import UNIX_SOCKET_PATH_MAX, StateDirectory
+from shardsync.private import user_name
 
 TEMPORARY_SUFFIX_BYTES = 8
 """supervisord binds `SOCKET.PID` first, then renames it; a PID has up to seven digits."""
@@ -217,9 +218,9 @@ class _Validator:
             # rsync as root refuses another's file; as a user it cannot read it.
             self._findings.add(
                 place, "password_file",
-                f"belongs to user {_user_name(status.st_uid)}, and rsync runs as "
-                f"{_user_name(runner)}",
-                f"chown {_user_name(runner)} {file}", value=str(file),
+                f"belongs to user {user_name(status.st_uid)}, and rsync runs as "
+                f"{user_name(runner)}",
+                f"chown {user_name(runner)} {file}", value=str(file),
             )  # fmt: skip
 
     def _runner(self, node: NodeSettings) -> int:
@@ -268,10 +269,3 @@ def _way(node: NodeSettings) -> tuple[object, ...]:
 
 def _folder(target: Target) -> str:
     return _real(Path(target.path)) if target.kind is TargetKind.LOCAL else f"/{target.path}"
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardsync.clock import Clock
 from shardsync.config.settings import Settings
@@ -54,11 +54,15 @@ Execute = Callable[[str, list[str]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """What `up` did. `ended`: leftovers that were stopped first."""
+    """What `up` did. `ended`: leftovers that were stopped first.
+
+    `was_open`: the mode of the state directory, if others could write there before.
+    """
 
     pid: int
     programs: tuple[Program, ...]
     ended: tuple[Found, ...]
+    was_open: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +107,7 @@ class Lifecycle:
         Crash safety: may be interrupted anywhere; the next `up` ends what a
         half-done one left, or completes it.
         """
-        self._make_state()
+        was_open = self._make_state()
         with self._lock():
             if self._is_answering():
                 if foreground:
@@ -126,7 +130,7 @@ class Lifecycle:
                 self._execute(argv[0], argv)
                 return None
             start_supervisord(self._state)
-            return self._wait_until_up(ended)
+            return replace(self._wait_until_up(ended), was_open=was_open)
 
     def _write_conf(self, text: str) -> None:
         try:
@@ -147,11 +151,13 @@ class Lifecycle:
             pid, names = self._shut_down()
             return Stopped(pid=pid, programs=names, ended=self._end_leftovers())
 
-    def _make_state(self) -> None:
+    def _make_state(self) -> int | None:
+        """The mode of the state directory if others could write there, None if not."""
         try:
-            self._state.make()
+            mode = self._state.make()
         except OSError as error:
             raise StateUnusable(f"state directory {self._state.path}: {error}") from error
+        return mode if mode & 0o022 else None
 
     def _lock(self) -> FileLock:
         try:

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -33,6 +33,7 @@ from shardsync.observe.families import (
 from shardsync.observe.figures import SyncMetrics
 from shardsync.observe.liveness import Liveness
 from shardsync.observe.reader import StatusReader
+from shardsync.observe.serving import MetricsServer
 from shardsync.observe.status import ShardStatus, Status
 
 
@@ -125,8 +126,11 @@ class ShardsyncCollector(Collector):
 class Exporter:
     """The HTTP server of /metrics."""
 
-    def __init__(self, *, registry: CollectorRegistry, listen: tuple[str, int]) -> None:
+    def __init__(
+        self, *, registry: CollectorRegistry, listen: tuple[str, int], clock: Clock
+    ) -> None:
         self._registry = registry
+        self._clock = clock
         self._listen = listen
         self._stop: Callable[[], None] | None = None
         self.port = 0
@@ -135,13 +139,16 @@ class Exporter:
         """Listen, each client in a thread of its own. Raises StateUnusable: address in use."""
         host, port = self._listen
         try:
-            server, _ = start_http_server(port, addr=host, registry=self._registry)
+            server = MetricsServer(
+                listen=self._listen, application=make_wsgi_app(self._registry), clock=self._clock
+            )
         except OSError as error:
             raise StateUnusable(
                 f"metrics: cannot listen on {host}:{port}: {error.strerror}",
                 hint="set another metrics.listen, or end what uses that port",
             ) from error
         self.port = int(server.server_port)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
 
         def stop() -> None:
             server.shutdown()

@@ -1,7 +1,7 @@
 """Where is this file? When one path was modified, observed, journaled, and on each Node.
 
 Read-only, from the Plan, the Journals and state.db; works while the daemons
-are down. The path itself is only looked at (lstat).
+are down. The path itself is only looked at, and no symlink followed on the way.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from shardsync.journal.records import NodeKey, Work
 from shardsync.journal.state_reader import StateReader
 from shardsync.layout import StateDirectory
 from shardsync.model import Change, Scope
+from shardsync.ship.look import descend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +108,14 @@ class Tracer:
         if self._root is None:
             return None
         try:
-            found = os.lstat(os.path.join(os.fsencode(self._root), path))
-        except (OSError, ValueError):
+            root = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
             return None
-        return found.st_mtime_ns // 1000
+        try:
+            found = descend(root, path or b".")
+        finally:
+            os.close(root)
+        return found.mtime_ns // 1000 if found.mode else None
 
 
 def trace_document(trace: Trace) -> dict[str, object]:

@@ -106,6 +106,7 @@ DRY = frozenset(
         Purpose.COMPARE_LEVEL_CHECKSUM,
     }
 )
+_MOVED = frozenset({Purpose.MOVED, Purpose.MOVED_CHECKSUM})
 _LEVELS = frozenset(
     {
         Purpose.COMPARE_LISTING,
@@ -206,6 +207,8 @@ def rsync_command(
         "--no-h",
         f"--out-format={OUT_FORMAT}",
         *_transport_flags(node, control_path),
+        # A name of the tree's is part of the command: before 3.2.4 the remote shell would read it.
+        *(("-s",) if purpose in _MOVED and node.target.kind is TargetKind.SSH else ()),
         *node.rsync_options,
         "--",
         f"/proc/self/fd/{source_fd}/",

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from shardsync.config.settings import Target, TargetKind
+from shardsync.ship.look import is_clean
 
 _OCTAL = re.compile(rb"\\#([0-7]{3})")
 _OUT = re.compile(
@@ -65,6 +66,8 @@ _HARMLESS = (
     b"created 1 directory for ",
     # ssh could not share a connection and made one of its own.
     b"mux_client_",
+    # 3.5.0 says so beside the failure, which names the path.
+    b"refusing to follow a symlink owned by an untrusted user",
     b"Control socket connect(",
 )
 _TEMPORARY = re.compile(rb"\.(?P<stem>.*?)\.?[A-Za-z0-9]{6}", re.DOTALL)
@@ -181,6 +184,7 @@ class MessageReader:
         plain = groups.get("plain")
         if plain is not None:
             path: bytes | None = unescaped(plain).removesuffix(b"/")
+            path = path if not path or is_clean(path) else None
         else:
             path = self._located(groups["quoted"], groups.get("module"))
         if path is None or len(self.messages.failed) >= self._max_kept:
@@ -209,7 +213,10 @@ class MessageReader:
 
     def _located(self, printed: bytes, module: bytes | None) -> bytes | None:
         """The path relative to the Node's root, None where it lies elsewhere."""
-        path = unescaped(printed)
+        path = self._below_root(unescaped(printed), module)
+        return path if not path or is_clean(path) else None
+
+    def _below_root(self, path: bytes, module: bytes | None) -> bytes | None:
         for root in self._roots(in_module=module is not None):
             if path in (root, root + b"/"):
                 return b""
@@ -244,6 +251,9 @@ def out_line(line: bytes) -> OutLine | None:
     name = unescaped(found["name"])
     # `./` is the root itself; a name's own `./` cannot occur.
     path = b"" if name in (b".", b"./") else name.removesuffix(b"/")
+    if path and not is_clean(path):
+        # A Node names what it deletes, and may name anything: that is no path of the Tree.
+        return None
     return OutLine(
         operation=found["operation"].decode("ascii"),
         item=found["item"].decode("ascii", "replace"),

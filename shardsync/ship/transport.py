@@ -36,6 +36,7 @@ from shardsync.ship.comparison import Comparison
 from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.rsync import RsyncRun, source_lost
+from shardsync.ship.sealed import sealed
 from shardsync.ship.slots import NodeSlots, Pulse
 from shardsync.ship.ssh_master import SshMaster, shares
 from shardsync.ship.turns import Turns
@@ -76,6 +77,11 @@ class Source(Protocol):
 
         Never through a symlink. Raises OSError.
         """
+        ...
+
+    @property
+    def mount_numbers(self) -> tuple[tuple[bytes, int], ...]:
+        """What is mounted below, as last looked at."""
         ...
 
 
@@ -144,7 +150,12 @@ class NodeTransport:
         self.capabilities = Capabilities() if capabilities is None else capabilities
         """What the Node can do, as known by now: `ship` learns from refusals. Worth storing."""
         self._master = self._master_wanted()
-        self._warm = WarmRsync(begin=self._begin_warm, open_source=self._open_source, clock=clock)
+        self._warm = WarmRsync(
+            begin=self._begin_warm,
+            open_source=self._open_source,
+            find_place=self._place,
+            clock=clock,
+        )
 
     @property
     def master_pid(self) -> int | None:
@@ -253,7 +264,7 @@ class NodeTransport:
 
         async def once() -> RunResult:
             try:
-                source = self._source.open_below(folder)
+                source = self._open_folder(folder)
                 try:
                     run = self._begin_on(
                         source,
@@ -682,7 +693,26 @@ class NodeTransport:
             await self._make_room()
 
     def _open_source(self) -> int:
-        return self._source.open_below(os.fsencode(self._node.subtree))
+        return self._open_folder(os.fsencode(self._node.subtree))
+
+    def _open_folder(self, folder: bytes) -> int:
+        """A directory of the Tree for rsync to read. Raises OSError."""
+        above = folder + b"/" if folder else b""
+        mounts = [
+            point.removeprefix(above)
+            for point, _ in self._source.mount_numbers
+            if point.startswith(above)
+        ]
+        return sealed(self._source.open_below(folder), mounts=mounts)
+
+    def _place(self) -> object:
+        """Where a warm rsync may wait: in this directory, with these mounts below."""
+        source = self._source.open_below(os.fsencode(self._node.subtree))
+        try:
+            status = os.fstat(source)
+        finally:
+            os.close(source)
+        return status.st_dev, status.st_ino, self._source.mount_numbers
 
     def _begin_warm(self, source: int) -> RsyncRun:
         return self._begin_on(source, purpose=Purpose.BATCH, filters=self._filters)

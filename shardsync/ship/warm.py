@@ -28,14 +28,15 @@ class _Waiting:
     """One run that waits, and the directory that it waits in."""
 
     run: RsyncRun
-    place: tuple[int, int]
+    place: object
 
 
 class WarmRsync:
     """Waiting runs, as a rule one. `begin` starts a run on a descriptor that it does not keep.
 
     `open_source` gives a fresh descriptor of the directory to ship from; the run waits in
-    that directory, so `take` compares: a subtree that was replaced needs a new run.
+    that directory, so `take` compares what `find_place` tells: a subtree that was replaced,
+    or in which something was mounted since, needs a new run. Both raise OSError.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class WarmRsync:
         *,
         begin: Callable[[int], RsyncRun],
         open_source: Callable[[], int],
+        find_place: Callable[[], object],
         clock: Clock,
     ) -> None:
         self._begin = begin
         self._open_source = open_source
+        self._find_place = find_place
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._discarding: set[asyncio.Task[None]] = set()
@@ -70,9 +73,10 @@ class WarmRsync:
                 self._discard(item.run)
         if len(self._waiting) >= ahead:
             return
+        place = self._find_place()
         source = self._open_source()
         try:
-            self._waiting.append(_Waiting(place=identity(source), run=self._begin(source)))
+            self._waiting.append(_Waiting(place=place, run=self._begin(source)))
         finally:
             os.close(source)
 
@@ -81,11 +85,7 @@ class WarmRsync:
 
         Raises OSError where the source cannot be opened.
         """
-        source = self._open_source()
-        try:
-            place = identity(source)
-        finally:
-            os.close(source)
+        place = self._find_place()
         while self._waiting:
             item = self._waiting.popleft()
             is_young = self._age(item) < RENEW_SECONDS
@@ -112,9 +112,3 @@ class WarmRsync:
         task = asyncio.get_running_loop().create_task(run.discard())
         self._discarding.add(task)
         task.add_done_callback(self._discarding.discard)
-
-
-def identity(descriptor: int) -> tuple[int, int]:
-    """What tells one open directory from another while both are open."""
-    status = os.fstat(descriptor)
-    return (status.st_dev, status.st_ino)

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from shardsync.clock import SystemClock
 from shardsync.config.settings import (
     CallbackSettings,
     NodeSettings,
@@ -293,12 +294,16 @@ def test_odd_node_names_are_no_labels_of_paths(made: HandMade) -> None:
 
 def test_it_is_served_over_http_and_stops(made: HandMade) -> None:
     """A client gets the exposition; a second exporter on the port is refused in words."""
-    exporter = Exporter(registry=_registry(made, SyncMetrics()), listen=("127.0.0.1", 0))
+    exporter = Exporter(
+        registry=_registry(made, SyncMetrics()), listen=("127.0.0.1", 0), clock=SystemClock()
+    )
     exporter.start()
     url = f"http://127.0.0.1:{exporter.port}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
         assert b"shardsync_build_info" in answer.read()
-    second = Exporter(registry=CollectorRegistry(), listen=("127.0.0.1", exporter.port))
+    second = Exporter(
+        registry=CollectorRegistry(), listen=("127.0.0.1", exporter.port), clock=SystemClock()
+    )
     with pytest.raises(StateUnusable, match=r"cannot listen on 127\.0\.0\.1"):
         second.start()
     exporter.stop()

@@ -54,6 +54,10 @@ class FolderSource:
     def open_below(self, path: bytes) -> int:
         return os.open(os.path.join(self._root, path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    @property
+    def mount_numbers(self) -> tuple[tuple[bytes, int], ...]:
+        return ()
+
 
 def transport(
     node: NodeSettings,

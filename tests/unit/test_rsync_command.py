@@ -158,6 +158,15 @@ def test_ssh_options_come_first_and_are_quoted_for_rsync() -> None:
     assert argv(Purpose.BATCH, node)[-1] == "www@web3:/srv/www/"
 
 
+@pytest.mark.parametrize("purpose", [Purpose.MOVED, Purpose.MOVED_CHECKSUM])
+def test_names_in_a_command_are_kept_from_the_remote_shell(purpose: Purpose) -> None:
+    """A directory may be named `$(...)`; only where there is a shell, as rrsync takes no `-s`."""
+    ssh = replace(LOCAL, target=Target(kind=TargetKind.SSH, host="h", path="/srv/$(touch x)"))
+    assert "-s" in argv(purpose, ssh)
+    assert "-s" not in argv(purpose)
+    assert "-s" not in argv(Purpose.BATCH, ssh)
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
