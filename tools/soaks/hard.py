@@ -34,11 +34,17 @@ class Scene:
         return self
 
     def keep_state(self) -> None:
-        """A copy of state.db as it is now, to be put back later."""
+        """A copy of state.db as it is now, to be put back later; else the one before is kept."""
+        made = self.old_state.with_suffix(".new")
+        made.unlink(missing_ok=True)
         source = sqlite3.connect(f"file:{self.site.state.state_db}?mode=ro", uri=True)
-        target = sqlite3.connect(self.old_state)
-        with contextlib.closing(source), contextlib.closing(target):
-            source.backup(target)
+        target = sqlite3.connect(made)
+        try:
+            with contextlib.closing(source), contextlib.closing(target):
+                source.backup(target)
+        except sqlite3.OperationalError:
+            return  # it was replaced under readers of this process, who share its locks
+        made.rename(self.old_state)
 
 
 def damage_journal(scene: Scene) -> None:
@@ -49,6 +55,10 @@ def damage_journal(scene: Scene) -> None:
     name, program = shard
     scene.site.supervisorctl("stop", f"shardsync:{program}")
     path = scene.site.state.journal(name)
+    # As after a crash: what is damaged is found now, and not in some later round.
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as found:
+        found.execute("UPDATE progress SET clean_stop = 0")
+        found.commit()
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         pages = max(1, path.stat().st_size // _PAGE)
         for _ in range(max(3, pages // 4)):
