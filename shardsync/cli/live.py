@@ -24,11 +24,12 @@ Show = Callable[[Status], None]
 
 
 class LiveView:
-    """Shows how one instance is doing, for as long as it is asked to."""
+    """Shows how one instance, or one Tree of it, is doing, for as long as it is asked to."""
 
-    def __init__(self, *, reader: StatusReader, clock: Clock) -> None:
+    def __init__(self, *, reader: StatusReader, clock: Clock, tree: str | None = None) -> None:
         self._reader = reader
         self._clock = clock
+        self._tree = tree
         self._paces: dict[str, Pace] = {}
 
     def follow(self, until: Callable[[Status], bool]) -> Status:
@@ -36,6 +37,8 @@ class LiveView:
         with contextlib.closing(self._reader), self._shown() as show:
             while True:
                 status = self._reader.read()
+                if self._tree is not None:
+                    status = status.of_tree(self._tree)
                 show(status)
                 if until(status):
                     return status

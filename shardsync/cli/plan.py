@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
 from shardsync.cli.invocation import Invocation
-from shardsync.cli.options import config_option, examples, json_option
+from shardsync.cli.options import config_option, examples, json_option, tree_option
 from shardsync.cli.output import counted, print_json, say
 from shardsync.cli.shortage import machine_limits
 from shardsync.control.counting import processors
@@ -40,15 +40,18 @@ _HEADS = {
     epilog=examples("shardsync plan", "shardsync plan --json | jq '.shards[] | {id, directories}'")
 )
 @config_option
+@tree_option
 @json_option
 @click.pass_obj
-def plan(call: Invocation, as_json: bool) -> None:
+def plan(call: Invocation, tree: str | None, as_json: bool) -> None:
     """Show who watches what, and what that needs of the machine; changes nothing.
 
     The plan of a running instance, else the one that `up` would make. Exits 0 also where the
-    machine has too little: each such limit is shown with the command that raises it.
+    machine has too little: each such limit is shown with the command that raises it. With --tree
+    the shards are that tree's; the limits are those of all together.
     """
     call.require_state()
+    trees = call.trees(tree)
     found = preview(
         call.settings,
         journals=JournalFolder(state=call.state, clock=call.clock),
@@ -56,6 +59,7 @@ def plan(call: Invocation, as_json: bool) -> None:
         is_running=call.liveness.coordinator() is not None,
         processors=processors(),
     )
+    found = replace(found, shards=tuple(part for part in found.shards if part.tree in trees))
     limits = machine_limits(call)
     lacking = shortfalls(found.need, limits)
     if as_json:

@@ -19,7 +19,7 @@ from shardsync.control.processes import state_of_settings
 from shardsync.control.programs import COORDINATOR, slot_program
 from shardsync.control.rootlock import RootLock
 from shardsync.control.supervisord import ProgramFailed, ProgramState, SupervisorClient
-from shardsync.errors import NodesFailed, NotRunning, StateUnusable
+from shardsync.errors import NodesFailed, NotRunning, SettingsError, StateUnusable
 from shardsync.journal.plan import Plan, PlannedShard
 from shardsync.journal.reader import JournalReader
 from shardsync.journal.state_reader import StateReader
@@ -132,8 +132,14 @@ class _Reload:
 
 
 def _refuse_taken(tree: TreeSettings) -> None:
-    """Raise AlreadyRunning where another instance has the root of a new Tree."""
+    """Raise AlreadyRunning where another instance has a root that is new here.
+
+    Raises SettingsError where there is nothing to watch at it.
+    """
     try:
         RootLock.acquire(tree.root).release()
     except OSError as error:
-        raise StateUnusable(f"tree {tree.name}: root {tree.root}: {error}") from error
+        raise SettingsError(
+            f"tree {tree.name}: root {tree.root}: {error.strerror}",
+            hint="create it, mount it, or correct the path, then `shardsync reload`",
+        ) from error

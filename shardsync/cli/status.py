@@ -48,10 +48,13 @@ def status(ctx: click.Context, tree: str | None, nodes: tuple[str, ...], as_json
 
 @click.command(epilog=examples("shardsync top"))
 @config_option
+@tree_option
 @click.pass_obj
-def top(call: Invocation) -> None:
+def top(call: Invocation, tree: str | None) -> None:
     """Show the status live, until Ctrl-C."""
-    LiveView(reader=call.status_reader(), clock=call.clock).follow(lambda _: False)
+    if tree is not None:
+        call.trees(tree)
+    LiveView(reader=call.status_reader(), clock=call.clock, tree=tree).follow(lambda _: False)
 
 
 def _chosen(call: Invocation, found: Status, tree: str | None, nodes: tuple[str, ...]) -> Status:

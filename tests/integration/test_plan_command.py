@@ -97,6 +97,22 @@ def test_it_is_shown_in_words(made: Instance) -> None:
     assert sum(line.startswith("limit ") for line in lines) == 5
 
 
+def test_one_tree_of_several_is_shown_by_its_name(made: Instance) -> None:
+    """The Shards of that one; what the machine needs is what both need together."""
+    docs = made.folder / "docs"
+    (docs / "a").mkdir(parents=True)
+    several = made.config.read_text().replace("[tree]", "[[tree]]")
+    several = several.replace('name = "web1"', 'name = "web1"\ntree = "main"')
+    made.config.write_text(f'{several}[[tree]]\nname = "docs"\nroot = "{docs}"\n')
+    document = json.loads(shardsync(made, "plan", "--json", "--tree", "docs"))
+    assert {shard["tree"] for shard in document["shards"]} == {"docs"}
+    assert document["directories"] == 135
+    lines = shardsync(made, "plan", "--tree", "docs").splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("shard ")] == [
+        shard["id"] for shard in document["shards"]
+    ]
+
+
 def test_a_limit_that_is_too_low_comes_with_its_remedy(made: Instance) -> None:
     """And only that one."""
     found = preview(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shardsync.cli.live import Spoken
+from shardsync.cli.live import LiveView, Spoken
 from shardsync.control.processes import end, find
 from shardsync.journal.writer import JournalWriter
 from shardsync.layout import StateDirectory
@@ -168,6 +168,17 @@ def test_top_and_mirror_show_the_pace_too(made: HandMade) -> None:
         shown.wait_for("following")
         shown.interrupt()
         assert shown.end() == 130
+
+
+@pytest.mark.parametrize(("tree", "shards"), [(None, 1), ("main", 1), ("docs", 0)])
+def test_top_shows_one_tree_of_several(made: HandMade, tree: str | None, shards: int) -> None:
+    """With --tree what belongs to others is left out."""
+    scanning(made)
+    reader = StatusReader(
+        state=made.state, settings=None, clock=made.clock, liveness=Liveness(state=made.state)
+    )
+    shown = LiveView(reader=reader, clock=made.clock, tree=tree).follow(lambda _: True)
+    assert (len(shown.shards), len(shown.nodes)) == (shards, shards)
 
 
 def test_a_real_up_on_a_terminal_ends_when_all_is_watched(instance: Instance) -> None:

@@ -169,6 +169,11 @@ def test_a_wrong_file_changes_nothing_and_says_why(made: Instance) -> None:
     code, said = _reload(made)
     assert code == 10
     assert "cannot move while they run" in said
+    made.config.write_text(good.replace(f'"{made.root}"', f'"{made.folder / "no-tree"}"'))
+    code, said = _reload(made)
+    assert code == 10
+    assert f"tree main: root {made.folder / 'no-tree'}: No such file or directory" in said
+    assert "create it, mount it, or correct the path" in said
     fill(made.root, {"d0/after": "1"})
     eventually((made.node / "d0/after").exists)
     assert _pids(made) == pids
