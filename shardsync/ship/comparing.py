@@ -254,11 +254,7 @@ class Comparing:
 
     def _paths(self, rows: Iterable[Work]) -> list[bytes]:
         """What the pieces hold now, as a list for rsync."""
-        return [
-            path
-            for row in rows
-            for path in held(_piece(row), self._view.folders, self._is_excluded)
-        ]
+        return held(map(_piece, rows), self._view.folders, self._is_excluded)
 
     async def _frame(self, rows: list[Work], slice_: _Slice) -> None:
         """The directories above the pieces, whose times those spoiled; and single paths."""

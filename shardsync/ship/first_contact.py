@@ -358,7 +358,7 @@ class FirstContact:
     def paths_of(self, piece: AuditPiece) -> list[bytes]:
         """The paths that a TREE of an audit stands for now. Raises OSError."""
         found = Piece(path=piece.path, scope=piece.scope, first=piece.first, beyond=piece.beyond)
-        return held(found, self._view.folders, self._is_excluded)
+        return held([found], self._view.folders, self._is_excluded)
 
     def _split(self, path: bytes) -> list[Piece]:
         wanted = wanted_pieces(self._journals.directories())

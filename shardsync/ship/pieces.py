@@ -7,6 +7,7 @@ that is written spoils the mtimes above it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -44,9 +45,10 @@ class Piece:
         """Whether it is some of the directories in `path`."""
         return bool(self.first or self.beyond)
 
-    def holds(self, name: bytes) -> bool:
-        """Whether a name directly in `path` is in the range."""
-        return self.first <= name and (not self.beyond or name < self.beyond)
+    def among(self, names: list[bytes]) -> list[bytes]:
+        """Those of the names directly in `path`, which are in order, that are in the range."""
+        end = bisect_left(names, self.beyond) if self.beyond else len(names)
+        return names[bisect_left(names, self.first) : end]
 
 
 def wanted_pieces(directories: int) -> int:
@@ -82,20 +84,31 @@ def split(top: bytes, *, folders: FoldersIn, wanted: int) -> list[Piece]:
 
 
 def held(
-    piece: Piece, folders: FoldersIn, is_excluded: Callable[[bytes, bool], bool]
+    pieces: Iterable[Piece], folders: FoldersIn, is_excluded: Callable[[bytes, bool], bool]
 ) -> list[bytes]:
-    """The paths that a TREE stands for now. Raises OSError where the root cannot be read."""
-    if not piece.is_range:
-        return [piece.path]
-    try:
-        names = folders(piece.path)
-    except OSError:
-        if not piece.path:
-            raise
-        # rsync finds it gone, or says why it cannot be read.
-        return [piece.path]
-    paths = [_join(piece.path, name) for name in names if piece.holds(name)]
-    return [path for path in paths if not is_excluded(path, True)]
+    """The paths that TREE pieces stand for now. Raises OSError where the root cannot be read.
+
+    A directory is read once for all its ranges among them: one may have a thousand ranges, and
+    a hundred thousand names.
+    """
+    in_order: dict[bytes, list[bytes]] = {}
+    found: list[bytes] = []
+    for piece in pieces:
+        if not piece.is_range:
+            found.append(piece.path)
+            continue
+        if piece.path not in in_order:
+            try:
+                in_order[piece.path] = folders(piece.path)
+            except OSError:
+                if not piece.path:
+                    raise
+                # rsync finds it gone, or says why it cannot be read.
+                found.append(piece.path)
+                continue
+        paths = (_join(piece.path, name) for name in piece.among(in_order[piece.path]))
+        found += [path for path in paths if not is_excluded(path, True)]
+    return found
 
 
 def disjoint(pieces: Iterable[Piece]) -> list[Piece]:

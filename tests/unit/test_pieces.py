@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from shardsync.model import Scope
-from shardsync.ship.pieces import Piece, disjoint, split, wanted_pieces
+from shardsync.ship.pieces import Piece, disjoint, held, split, wanted_pieces
 
 Tree = dict[str, "Tree"]
 
@@ -37,6 +37,10 @@ def _all(tree: Tree, above: str = "") -> list[bytes]:
     return found
 
 
+def _none(_path: bytes, _is_directory: bool) -> bool:  # noqa: FBT001 (as rsync's patterns ask)
+    return False
+
+
 def _owners(pieces: list[Piece], path: bytes) -> int:
     """How many pieces compare a directory: as part of the frame, or as one of theirs."""
     count = 0
@@ -48,7 +52,7 @@ def _owners(pieces: list[Piece], path: bytes) -> int:
         elif piece.scope is Scope.TREE:
             below = path.removeprefix(piece.path + b"/" if piece.path else b"")
             inside = path != piece.path and (below != path or not piece.path)
-            count += inside and piece.holds(below.split(b"/")[0])
+            count += inside and len(piece.among([below.split(b"/")[0]]))
     return count
 
 
@@ -77,8 +81,31 @@ def test_very_many_top_directories_are_grouped() -> None:
     pieces = split(b"", folders=_folders(_wide(100_000), []), wanted=1024)
     assert 500 <= len(pieces) <= 1100
     groups = [piece for piece in pieces if piece.is_range]
-    assert groups[0].holds(b"d000000")
-    assert groups[-1].holds(b"zzz, made since")
+    assert groups[0].among([b"d000000"]) == [b"d000000"]
+    assert groups[-1].among([b"zzz, made since"]) == [b"zzz, made since"]
+
+
+def test_a_directory_is_read_once_for_all_its_ranges() -> None:
+    """A hundred thousand names a thousand times over would be all that the sync process does."""
+    read: list[bytes] = []
+    folders = _folders(_wide(5000), read)
+    ranges = [piece for piece in split(b"", folders=folders, wanted=1024) if piece.is_range]
+    read.clear()
+    found = held(ranges, folders, lambda path, _: path == b"d000007")
+    assert found == [b"d%06d" % number for number in range(5000) if number != 7]
+    assert read == [b""]
+
+
+def test_a_directory_that_cannot_be_read_stands_for_itself() -> None:
+    """Then rsync says why; only where the root cannot be read nothing is said of any path."""
+
+    def unreadable(_: bytes) -> list[bytes]:
+        raise PermissionError
+
+    below = Piece(path=b"a", scope=Scope.TREE, first=b"b", beyond=b"k")
+    assert held([below, Piece(path=b"c", scope=Scope.TREE)], unreadable, _none) == [b"a", b"c"]
+    with pytest.raises(PermissionError):
+        held([Piece(path=b"", scope=Scope.TREE, first=b"b")], unreadable, _none)
 
 
 def test_the_tree_is_not_walked() -> None:
