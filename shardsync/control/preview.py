@@ -112,7 +112,7 @@ def _notes(
 
 def _shard(shard: PlannedShard, journals: Journals, *, is_made: bool) -> ShardPreview:
     known = _known(_progress(shard, journals))
-    directories = known or shard.directories
+    directories = shard.directories if known is None else known
     return ShardPreview(
         id=shard.id,
         tree=shard.tree,
@@ -120,7 +120,7 @@ def _shard(shard: PlannedShard, journals: Journals, *, is_made: bool) -> ShardPr
         state=shard.state.value if is_made else "planned",
         prefixes=shard.prefixes,
         directories=directories,
-        is_estimate=not known,
+        is_estimate=known is None,
         # One more is on the cookies.
         watches=directories + 1,
         memory_bytes=watcher_bytes(directories),
@@ -133,11 +133,11 @@ def _progress(shard: PlannedShard, journals: Journals) -> Progress | None:
     return None
 
 
-def _known(progress: Progress | None) -> int:
-    """Directories that a Watcher found; 0 while it does not have all of them."""
+def _known(progress: Progress | None) -> int | None:
+    """Directories that a Watcher found; None while it does not have all of them."""
     whole = {ShardState.FOLLOWING, ShardState.POLLING, ShardState.STOPPED}
     if progress is None or progress.state not in whole or not progress.scanned:
-        return 0
+        return None
     return progress.directories + progress.polled_directories
 
 
