@@ -39,6 +39,8 @@ class DeletionBudget:
         self._count_entries = count_entries
         self._clock = clock
         self._deleted = 0
+        self._had = 0
+        self._stale_at = 0.0
 
     async def refuses(self, entries: int) -> bool:
         """Whether `spend` would raise."""
@@ -48,8 +50,9 @@ class DeletionBudget:
     async def spend(self, entries: int, *, allow: bool) -> None:
         """Ask for `entries` deletions before anything of them is sent.
 
-        The entries that the Tree has are counted only once the floor is passed:
-        a walk of a million costs seconds. Raises TooManyDeletions.
+        The entries that the Tree has are counted only once the floor is passed, and anew
+        only when that was ten minutes ago or would refuse: a walk of a million costs seconds,
+        which a Batch of each hundred temporary files must not take. Raises TooManyDeletions.
         """
         total = self._recent() + entries
         if not allow and total > await self._allowed(total):
@@ -84,8 +87,16 @@ class DeletionBudget:
             return self._limit.entries
         if total <= self._limit.floor:
             return self._limit.floor
-        before = await self._count_entries() + total
-        return max(self._limit.floor, int((self._limit.share or 0.0) * before))
+        if self._clock.monotonic() >= self._stale_at or total > self._share_of(self._had):
+            entries = await self._count_entries()
+            self._had = entries + self._recent()
+            self._stale_at = self._clock.monotonic() + WINDOW_US / 1e6
+            # What is asked for is gone from the Tree already.
+            return max(self._limit.floor, self._share_of(entries + total))
+        return self._share_of(self._had)
+
+    def _share_of(self, entries: int) -> int:
+        return int((self._limit.share or 0.0) * entries)
 
     def _described(self) -> str:
         if self._limit.entries is not None:

@@ -63,9 +63,18 @@ def state(tmp_path: Path, clock: FakeClock) -> Iterator[StateWriter]:
 
 
 def _budget(
-    state: StateWriter, clock: FakeClock, limit: DeleteLimit, *, entries: int = 0
+    state: StateWriter,
+    clock: FakeClock,
+    limit: DeleteLimit,
+    *,
+    entries: int = 0,
+    counts: list[int] | None = None,
 ) -> DeletionBudget:
+    """`counts`: gains an item with each count of the Tree."""
+
     async def count() -> int:
+        if counts is not None:
+            counts.append(entries)
         return entries
 
     return DeletionBudget(key=KEY, limit=limit, state=state.read, count_entries=count, clock=clock)
@@ -94,6 +103,25 @@ def test_a_share_counts_what_the_tree_had_before(state: StateWriter, clock: Fake
     assert _spend(_budget(state, clock, limit, entries=0), 10)
     assert _spend(_budget(state, clock, limit, entries=30), 30)
     assert not _spend(_budget(state, clock, limit, entries=30), 31)
+
+
+def test_the_tree_is_not_counted_for_every_batch_beyond_the_floor(
+    state: StateWriter, clock: FakeClock
+) -> None:
+    """Once in ten minutes, and where the last count would refuse: it may have grown since."""
+    counts: list[int] = []
+    limit = DeleteLimit(entries=None, share=0.5, floor=10)
+    budget = _budget(state, clock, limit, entries=100, counts=counts)
+    assert all(_spend(budget, number) for number in range(11, 51))
+    assert len(counts) == 1
+    assert _spend(budget, 60)
+    assert not _spend(budget, 101)
+    assert len(counts) == 3
+    assert _spend(budget, 50)
+    assert len(counts) == 3
+    clock.advance(601)
+    assert _spend(budget, 50)
+    assert len(counts) == 4
 
 
 def test_ten_minutes_are_counted_together(state: StateWriter, clock: FakeClock) -> None:
