@@ -136,9 +136,9 @@ def tell_outcome(status: Status, *, seconds: float) -> None:
         for shard in amiss:
             tell(f"shard {shard.id} is {shard.state}: `shardsync status` tells more")
     else:
-        directories = counted(figures.done, "directory", "directories")
-        say(f"watching {directories} after {human_duration(seconds)}")
         polled = sum(shard.polled_directories or 0 for shard in status.shards)
+        directories = counted(figures.done - polled, "directory", "directories")
+        say(f"watching {directories} after {human_duration(seconds)}")
         if polled:
             more = counted(polled, "directory", "directories")
             tell(f"{more} more without a watch, polled instead: see `shardsync check`")

@@ -74,7 +74,7 @@ def _known(state: StateDirectory, shard: PlannedShard) -> int:
             progress = journal.progress()
         except StateUnusable:
             return shard.directories
-    found = progress.directories + progress.polled_directories
+    found = progress.directories
     if progress.state in _PARTIAL:
         return max(found, progress.scan_total, shard.directories)
     return found or shard.directories

@@ -138,7 +138,7 @@ def _known(progress: Progress | None) -> int | None:
     whole = {ShardState.FOLLOWING, ShardState.POLLING, ShardState.STOPPED}
     if progress is None or progress.state not in whole or not progress.scanned:
         return None
-    return progress.directories + progress.polled_directories
+    return progress.directories
 
 
 def _need(settings: Settings, shards: tuple[ShardPreview, ...], wanted: int) -> Need:

@@ -147,7 +147,7 @@ def test_a_watcher_that_cannot_start_is_not_waited_for(made: HandMade) -> None:
 def test_what_is_polled_is_told_at_the_end(made: HandMade) -> None:
     """With the way to find out why."""
     journal = scanning(made)
-    polling = {"state": ShardState.POLLING, "directories": 500, "polled_directories": 1500}
+    polling = {"state": ShardState.POLLING, "directories": 2000, "polled_directories": 1500}
     journal.commit([], progress=polling)
     for shown in on_a_terminal(made, *AFTER_UP):
         assert shown.end() == 0

@@ -120,13 +120,15 @@ def test_check_says_when_there_is_enough(place: Place) -> None:
 
 
 def test_up_warns_in_a_line_and_goes_on(place: Place) -> None:
-    """On standard error; the programs run, and what has no watch is polled."""
+    """On standard error; the programs run, and what has no watch is polled, and counted once."""
     done = place.run("up", before=FEW_WATCHES)
     assert done.returncode == 0, done.stderr
     (warning,) = done.stderr.splitlines()
     assert warning.startswith("warning: user.max_inotify_watches: 100, where 217 are needed: ")
     assert "up: supervisord is pid" in done.stdout
     eventually(lambda: 0 < polled(place) < 150)
+    assert json.loads(place.run("plan", "--json").stdout)["directories"] == 150
+    assert "100, where 217 are needed: " in place.run("check", before=FEW_WATCHES).stdout
     place.run("down")
 
 
