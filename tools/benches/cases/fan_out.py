@@ -144,20 +144,38 @@ def _bare(tree: Path, nodes: Sequence[Path], names: Sequence[str]) -> None:
 
 
 def _await_same(tree: Path, nodes: Sequence[Path]) -> None:
-    """Until each file has size and mtime of its original everywhere; rsync sets both at once."""
+    """Until each file has size and mtime of its original everywhere; rsync sets both at once.
+
+    Asked of one file a directory, and only then of all: looking at all of them all the time
+    would take a processor from what is measured.
+    """
     wanted = _stamps(tree)
+    some = dict(
+        [*{path.partition("/")[0]: (path, stamp) for path, stamp in wanted.items()}.values()]
+    )
     for node in nodes:
         await_true(
-            lambda node=node: _stamps(node) == wanted,  # type: ignore[misc]  # bound now
+            lambda node=node: (  # type: ignore[misc]  # bound now
+                all(_stamp(node / path) == stamp for path, stamp in some.items())
+                and _stamps(node) == wanted
+            ),
             seconds=_THERE_SECONDS, what=f"all files on {node.name}", every=0.02,
         )  # fmt: skip
 
 
-def _stamps(tree: Path) -> dict[str, tuple[int, int]]:
+def _stamps(tree: Path) -> dict[str, tuple[int, int] | None]:
     found = {}
     for folder in os.scandir(tree):
         with os.scandir(folder.path) as entries:
             for entry in entries:
-                status = entry.stat()
-                found[f"{folder.name}/{entry.name}"] = (status.st_size, status.st_mtime_ns)
+                found[f"{folder.name}/{entry.name}"] = _stamp(entry.path)
     return found
+
+
+def _stamp(path: Path | str) -> tuple[int, int] | None:
+    """None where it is gone, as rsync's temporary files soon are."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
