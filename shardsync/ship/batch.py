@@ -83,7 +83,7 @@ def plan_batch(pending: Iterable[Pending], *, look: LookAt, is_excluded: IsExclu
     distinct, moves = _renamed(pending, look)
     rest = []
     for item in distinct.values():
-        if item.want & Want.TREE:
+        if item.wants_tree:
             planner.place(item)
         else:
             rest.append(item)

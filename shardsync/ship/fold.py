@@ -25,6 +25,9 @@ class Want(enum.IntFlag):
     LISTING = 8
 
 
+_CONTENT = Want.CONTENT
+
+
 @dataclass(slots=True, kw_only=True)
 class Pending:
     """All pending Changes of one path. `since`: observed_at of the oldest."""
@@ -34,6 +37,12 @@ class Pending:
     since: int
     moved_from: bytes | None = None
 
+    @property
+    def wants_tree(self) -> bool:
+        """Whether all below it is wanted, too."""
+        # Nearly all want content alone, and an operation on flags costs as much as a look.
+        return self.want is not _CONTENT and bool(self.want & Want.TREE)
+
 
 def fold(rows: Iterable[ChangeRow], into: dict[bytes, Pending]) -> None:
     """Add Changes to the distinct paths in `into`.
@@ -42,12 +51,13 @@ def fold(rows: Iterable[ChangeRow], into: dict[bytes, Pending]) -> None:
     oldest time is kept, the newest hint of a move wins.
     """
     for _, path, scope, kind, observed_at, moved_from in rows:
-        want = _want(scope, kind)
+        want = _WANTS[scope, kind]
         known = into.get(path)
         if known is None:
             into[path] = Pending(path=path, want=want, since=observed_at, moved_from=moved_from)
             continue
-        known.want |= want
+        if known.want is not want:
+            known.want |= want
         known.since = min(known.since, observed_at)
         if moved_from is not None:
             known.moved_from = moved_from
@@ -77,9 +87,12 @@ def ancestors(path: bytes) -> Iterable[bytes]:
         at = path.find(b"/", at + 1)
 
 
-def _want(scope: int, kind: int) -> Want:
-    if scope == Scope.TREE:
-        return Want.TREE
-    if scope == Scope.LISTING:
-        return Want.LISTING | Want.ATTRIBUTES
-    return Want.ATTRIBUTES if kind == Kind.ATTRIBUTES else Want.CONTENT
+_WANTS = {
+    (int(Scope.ENTRY), int(Kind.CONTENT)): Want.CONTENT,
+    (int(Scope.ENTRY), int(Kind.ATTRIBUTES)): Want.ATTRIBUTES,
+    (int(Scope.TREE), int(Kind.CONTENT)): Want.TREE,
+    (int(Scope.TREE), int(Kind.ATTRIBUTES)): Want.TREE,
+    (int(Scope.LISTING), int(Kind.CONTENT)): Want.LISTING | Want.ATTRIBUTES,
+    (int(Scope.LISTING), int(Kind.ATTRIBUTES)): Want.LISTING | Want.ATTRIBUTES,
+}
+"""Looked up for each Change: operations on enums cost more than all else here."""

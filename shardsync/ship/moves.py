@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from shardsync.ship.fold import Pending, Want, ancestors
+from shardsync.ship.fold import Pending, ancestors
 from shardsync.ship.look import Look, LookKind
 
 MOST_ORIGINS = 20
@@ -40,7 +40,7 @@ def find_moves(
     pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Look]
 ) -> dict[bytes, Move]:
     """The renamed directories among `pending`, by their present path. Linear in `pending`."""
-    trees = [item for item in pending.values() if item.path and item.want & Want.TREE]
+    trees = [item for item in pending.values() if item.path and item.wants_tree]
     kinds = {item.path: look(item.path).kind for item in trees}
     moves: dict[bytes, Move] = {}
     for item in trees:
@@ -65,7 +65,7 @@ def has_halves(pending: Iterable[Pending]) -> bool:
 
     Another Shard may journal it a moment later, or it is outside the Tree.
     """
-    trees = {item.path: item.moved_from for item in pending if item.want & Want.TREE}
+    trees = {item.path: item.moved_from for item in pending if item.wants_tree}
     origins = set(trees.values())
     halves = [path for path, origin in trees.items() if origin is None and path not in origins]
     # Two of them may be the two of one.

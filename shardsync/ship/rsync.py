@@ -37,6 +37,10 @@ _STARTED_SECONDS = 1.5
 _DISCARD_SECONDS = 1.0
 
 
+_SENT = b"@send|"
+"""How a line of OUT_FORMAT begins that tells of a path sent."""
+
+
 class RsyncRun:
     """One process. `start()`, then `finish()` once or `discard()`.
 
@@ -195,6 +199,10 @@ class RsyncRun:
             pulse.ended()
 
     def _take_out(self, line: bytes) -> None:
+        if self._on_line is None and line.startswith(_SENT):
+            # Merely counted: to parse it too costs 7 us, a third of what a Batch costs us.
+            self._sent += 1
+            return
         report = out_line(line)
         if report is None:
             self._take_error(line)

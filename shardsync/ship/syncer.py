@@ -320,7 +320,7 @@ class Syncer:
         self, row: NodeRow, before: dict[str, Cursor], unread: Slice, held: Held
     ) -> Tick:
         began = self._clock.monotonic()
-        pending = list(self._rebased(unread.pending.values()))
+        pending = self._rebased(unread.pending.values())
         delivered = await self._delivery.deliver(
             pending,
             owned=bool(row.owned),
@@ -358,18 +358,24 @@ class Syncer:
         )
         return Tick(did=Did.SHIPPED, paths=len(pending))
 
-    def _rebased(self, pending: Iterable[Pending]) -> Iterable[Pending]:
+    def _rebased(self, pending: Iterable[Pending]) -> list[Pending]:
         subtree = os.fsencode(self._node.subtree)
+        if not subtree:
+            return list(pending)
+        found = []
         for item in pending:
             moved = rebase(item.path, item.want, subtree)
             if moved is not None:
                 origin = item.moved_from and rebase(item.moved_from, item.want, subtree)
-                yield Pending(
-                    path=moved[0],
-                    want=moved[1],
-                    since=item.since,
-                    moved_from=origin[0] if origin else None,
+                found.append(
+                    Pending(
+                        path=moved[0],
+                        want=moved[1],
+                        since=item.since,
+                        moved_from=origin[0] if origin else None,
+                    )
                 )
+        return found
 
     def _big_file_done(self, is_clean: bool) -> None:  # noqa: FBT001 (a callback's one argument)
         if not is_clean:
