@@ -31,16 +31,16 @@ def fan_out(bench: Bench, part: Part) -> None:
     for count in _COUNTS:
 
         def measure(program: str, folder: Path, count: int = count) -> None:
-            with _place(bench, count) as (tree, nodes):
+            with place(bench, count) as (tree, nodes):
                 if program == US:
-                    with _following(folder, tree, nodes):
+                    with following(folder, tree, nodes):
                         began = time.monotonic()
-                        _rewrite(tree)
-                        there = _await_same(tree, nodes)
+                        rewrite(tree)
+                        there = await_same(tree, nodes)
                         part.add(US, f"{count} Nodes", there - began)
                 else:
                     began = time.monotonic()
-                    names = _rewrite(tree)
+                    names = rewrite(tree)
                     _bare(tree, nodes, names)
                     part.add(_BARE, f"{count} Nodes", time.monotonic() - began)
 
@@ -50,13 +50,13 @@ def fan_out(bench: Bench, part: Part) -> None:
 
 def _with_one_stopped(bench: Bench, part: Part, folder: Path) -> None:
     """Single files to 8 local Nodes and a daemon, which is then stopped; 2 rsyncs at a time."""
-    with _place(bench, 8) as (tree, nodes):
+    with place(bench, 8) as (tree, nodes):
         far = folder / "far"
         far.mkdir()
         with RsyncDaemon(workspace=folder, path=far) as daemon:
             sync = "[sync]\nmax_rsyncs = 2\n"
-            with _following(folder, tree, nodes, sync, daemon.url):
-                _await_same(tree, [far])
+            with following(folder, tree, nodes, sync, daemon.url):
+                await_same(tree, [far])
                 for what in ("all well", "one more stopped"):
                     if what != "all well":
                         daemon.signal(signal.SIGSTOP)
@@ -68,7 +68,7 @@ def _with_one_stopped(bench: Bench, part: Part, folder: Path) -> None:
                             US, f"one file to the last of 8 Nodes, {what}", 1000 * seconds, "ms"
                         )
                 daemon.signal(signal.SIGCONT)
-                _await_same(tree, [far])
+                await_same(tree, [far])
 
 
 def _single(tree: Path, nodes: Sequence[Path], name: str) -> float:
@@ -84,22 +84,22 @@ def _single(tree: Path, nodes: Sequence[Path], name: str) -> float:
 
 
 @contextlib.contextmanager
-def _place(bench: Bench, count: int) -> Iterator[tuple[Path, list[Path]]]:
-    """A tree and copies of it."""
-    with bench.memory_folder(_FILES * (count + 1)) as place:
-        tree = place / "tree"
+def place(bench: Bench, count: int, *, files: int = _FILES) -> Iterator[tuple[Path, list[Path]]]:
+    """A tree of so many files, and copies of it."""
+    with bench.memory_folder(files * (count + 1)) as folder:
+        tree = folder / "tree"
         tree.mkdir()
-        bench.generator.run("files", tree, 4, _FILES, _PER_DIRECTORY)
-        nodes = [place / f"node-{number}" for number in range(count)]
+        bench.generator.run("files", tree, 4, files, _PER_DIRECTORY)
+        nodes = [folder / f"node-{number}" for number in range(count)]
         for node in nodes:
             subprocess.run(["cp", "-a", tree, node], check=True)
         yield tree, nodes
 
 
 @contextlib.contextmanager
-def _following(
+def following(
     folder: Path, tree: Path, nodes: Sequence[Path], more: str = "", far: str = ""
-) -> Iterator[None]:
+) -> Iterator[Instance]:
     """An instance with these Nodes, in step."""
     tables = "".join(
         f'[[node]]\nname = "node-{number}"\ntarget = "{node}"\n'
@@ -117,10 +117,10 @@ def _following(
     with instance.running():
         instance.command("flush", "--timeout", "10m")
         settle(_REST_SECONDS)
-        yield
+        yield instance
 
 
-def _rewrite(tree: Path) -> list[str]:
+def rewrite(tree: Path) -> list[str]:
     """Every file with other bytes; their names."""
     names = []
     for folder in sorted(os.listdir(tree)):
@@ -143,7 +143,7 @@ def _bare(tree: Path, nodes: Sequence[Path], names: Sequence[str]) -> None:
         raise BenchFailed(f"rsync with the list ended with {codes}")
 
 
-def _await_same(tree: Path, nodes: Sequence[Path]) -> float:
+def await_same(tree: Path, nodes: Sequence[Path]) -> float:
     """When each file has size and mtime of its original everywhere; rsync sets both at once.
 
     Asked of the last files of each directory, and then once of all: looking at all of them all
