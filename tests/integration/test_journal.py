@@ -125,8 +125,14 @@ def test_a_failed_commit_leaves_nothing_behind(tmp_path: Path) -> None:
     writer = _new(tmp_path, FakeClock())
     writer.begin_epoch(EpochReason.FIRST_START)
     with pytest.raises(StateUnusable, match="journal-main-00"):
-        writer.commit([_row(b"a"), (b"b", Scope.ENTRY, Kind.CONTENT, "no number", None)])  # type: ignore[list-item]
+        writer.commit(
+            [_row(b"a"), (b"b", Scope.ENTRY, Kind.CONTENT, "no number", None)],  # type: ignore[list-item]
+            progress={"watermark_us": START},
+            directories=[(1, 2, 3, b"d")],
+        )
     assert JournalReader(writer.path).read(after=0, limit=9) == []
+    assert writer.progress().watermark_us is None  # or what is lost would never be looked for
+    assert writer.directory(1, 2) is None
     assert writer.commit([_row(b"c")]) == START
     writer.close()
 

@@ -1,0 +1,160 @@
+"""Journals and Cursors: what is recorded, when, and who believes it."""
+
+from __future__ import annotations
+
+from tools.mutating.mutant import Mutant
+
+_JOURNAL = "tests/integration/test_journal.py"
+_CONTACT = "tests/integration/test_ship_contact.py"
+_STEPS = "tests/integration/test_ship_steps.py"
+
+MUTANTS = (
+    Mutant(
+        name="reused-positions",
+        rule="an Epoch's Positions begin at the wall clock, so a Journal that was rolled back "
+        "hands out none twice",
+        file="shardsync/journal/writer.py",
+        edits=(("first = max(self._last_position + 1, now)", "first = self._last_position + 1"),),
+        tests=(
+            f"{_JOURNAL}::test_an_epoch_starts_at_the_wall_clock",
+            "tests/fault/test_put_back.py::test_an_old_journal_put_back_hides_no_change",
+        ),
+    ),
+    Mutant(
+        name="watermark-before-its-changes",
+        rule="the Watermark is committed with the Changes before it, or not at all",
+        file="shardsync/journal/writer.py",
+        edits=(
+            (
+                "        first = position + 1\n",
+                (
+                    "        first = position + 1\n"
+                    "        if progress:\n"
+                    "            self._set_progress(progress)\n"
+                ),
+            ),
+        ),
+        tests=(f"{_JOURNAL}::test_a_failed_commit_leaves_nothing_behind",),
+    ),
+    Mutant(
+        name="journal-inode-ignored",
+        rule="a Journal that is deleted under its writer is noticed",
+        file="shardsync/journal/writer.py",
+        edits=(
+            (
+                (
+                    "            return os.stat(self.path).st_ino == self._inode\n"
+                    "        except OSError:\n"
+                    "            return False\n"
+                ),
+                "            return True\n        except OSError:\n            return True\n",
+            ),
+        ),
+        tests=(
+            f"{_JOURNAL}::test_a_journal_deleted_under_its_writer_is_noticed",
+            (
+                "tests/integration/test_watch_catching_up.py"
+                "::test_a_journal_deleted_under_its_writer_is_replaced"
+            ),
+        ),
+    ),
+    Mutant(
+        name="damage-ignored",
+        rule="a damaged Journal is set aside, and another with another id made",
+        file="shardsync/journal/writer.py",
+        edits=(("            if not _is_sound(connection, path):\n", "            if False:\n"),),
+        tests=(f"{_JOURNAL}::test_a_corrupt_journal_is_set_aside_never_deleted",),
+    ),
+    Mutant(
+        name="pruning-forgotten",
+        rule="pruning says how far it went, in the same transaction",
+        file="shardsync/journal/writer.py",
+        edits=(
+            (
+                (
+                    '            execute("UPDATE progress SET pruned_to = max(pruned_to, ?)",'
+                    " (limit,))\n"
+                ),
+                "",
+            ),
+        ),
+        tests=(f"{_JOURNAL}::test_size_bounds_prune_the_oldest_first",),
+    ),
+    Mutant(
+        name="pruned-ignored",
+        rule="a Node whose Cursor was pruned away says behind_retention and is reconciled",
+        file="shardsync/ship/journals.py",
+        edits=(("if cursor.position < progress.pruned_to:", "if False:"),),
+        tests=(f"{_CONTACT}::test_a_cursor_behind_the_retention_is_reconciled",),
+    ),
+    Mutant(
+        name="journal-id-ignored",
+        rule="a Journal with an unknown id is answered by a reconcile",
+        file="shardsync/ship/journals.py",
+        edits=(
+            (
+                "if cursor is not None and cursor.journal_id == journal_id:",
+                "if cursor is not None:",
+            ),
+            ("if reader.journal_id() != cursor.journal_id:", "if False:"),
+        ),
+        tests=(f"{_CONTACT}::test_a_journal_of_another_id_is_answered_by_a_reconcile",),
+    ),
+    Mutant(
+        name="compared-before-all-is-watched",
+        rule="no Node is compared before all of its Tree is watched",
+        file="shardsync/ship/journals.py",
+        edits=(
+            (
+                "return bool(observing) and all(self._is_observing(shard) for shard in observing)",
+                "return True",
+            ),
+        ),
+        tests=(
+            f"{_CONTACT}::test_a_shard_that_is_still_scanning_holds_first_contact",
+            f"{_CONTACT}::test_a_node_is_compared_only_with_a_tree_that_is_watched",
+        ),
+    ),
+    Mutant(
+        name="cursor-before-effect",
+        rule="a Cursor moves after rsync succeeded",
+        file="shardsync/ship/syncer.py",
+        edits=(
+            (
+                "        pending = list(self._rebased(unread.pending.values()))\n",
+                (
+                    "        pending = list(self._rebased(unread.pending.values()))\n"
+                    "        early = self._not_set_back(before, unread)\n"
+                    "        self._state.record(self.key, BatchRecord(cursors=early))\n"
+                ),
+            ),
+        ),
+        tests=(f"{_STEPS}::test_a_failing_node_backs_off_longer_each_time",),
+    ),
+    Mutant(
+        name="retries-dropped",
+        rule="what failed is written down with the Cursor that moves past it",
+        file="shardsync/ship/syncer.py",
+        edits=(("work_added=left + self._kept(held),", "work_added=self._kept(held),"),),
+        tests=(f"{_STEPS}::test_one_path_that_fails_waits_alone",),
+    ),
+    Mutant(
+        name="retries-done-though-they-failed",
+        rule="a path that fails again stays written down",
+        file="shardsync/ship/open_work.py",
+        edits=(("work_added=again,\n                work_done=[\n", "work_done=[\n"),),
+        tests=(f"{_STEPS}::test_one_path_that_fails_waits_alone",),
+    ),
+    Mutant(
+        name="replay-undone-by-a-batch",
+        rule="a Batch under way does not move a Cursor that a replay set back meanwhile",
+        file="shardsync/ship/syncer.py",
+        edits=(("            if standing.get(shard) == before.get(shard)\n", ""),),
+        tests=(
+            (
+                "tests/integration/test_ship_requests.py"
+                "::test_a_replay_asked_during_a_batch_is_not_undone_by_it"
+            ),
+        ),
+    ),
+)
