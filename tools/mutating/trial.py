@@ -73,7 +73,7 @@ def try_mutant(mutant: Mutant) -> Trial:
 def try_none(tests: Sequence[str]) -> Run:
     """The same tests in a copy as it is: where one fails, its failing tells nothing."""
     with _copy() as (folder, copy):
-        return _run(folder, copy, tests, "--numprocesses", "2", "--dist", "worksteal")
+        return _run(folder, copy, tests, "--numprocesses", "2")
 
 
 @contextlib.contextmanager
