@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -15,15 +16,24 @@ import shardsync
 FILE = "SHARDSYNC_MUTANT_TOLD"
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
+class Told:
+    """A line for each step of each test that was not passed, and for each test that ran."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Into a file that is open: some tests are another user at that moment."""
+        if report.when == "call" or not report.passed:
+            self._stream.write(f"{report.outcome} {report.nodeid}\n")
+            self._stream.flush()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Ends the run where the tests would be of another product than the copy's."""
     product = Path(shardsync.__file__).parent
-    if product != session.config.rootpath / "shardsync":
+    if product != config.rootpath / "shardsync":
         pytest.exit(f"the product comes from {product}", returncode=3)
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """A line for each step of each test that was not passed, and for each test that ran."""
-    if report.when == "call" or not report.passed:
-        with open(os.environ[FILE], "a", encoding="utf-8") as stream:
-            stream.write(f"{report.outcome} {report.nodeid}\n")
+    stream = open(os.environ[FILE], "a", encoding="utf-8")  # noqa: SIM115 (for the whole run)
+    config.add_cleanup(stream.close)
+    config.pluginmanager.register(Told(stream))

@@ -80,6 +80,7 @@ def try_none(tests: Sequence[str]) -> Run:
 def _copy() -> Iterator[tuple[Path, Copy]]:
     # A short name: the path of a Unix socket has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="m."))
+    folder.chmod(0o755)  # some tests are another user for a while, who imports from it
     try:
         copy = Copy(folder=folder)
         copy.make()
