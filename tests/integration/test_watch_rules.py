@@ -142,6 +142,30 @@ def test_the_watermark_never_passes_a_file_that_is_still_written(watching: Watch
     assert watermark(watching) > opened_at
 
 
+@pytest.mark.fault("recovery-killed")
+@pytest.mark.parametrize("ticks", [0, 2])
+def test_a_start_that_is_killed_leaves_the_watermark_where_it_was(
+    watching: Watching, slow_scan: None, monkeypatch: pytest.MonkeyPatch, ticks: int
+) -> None:
+    """Before its scan or within it: what changed while nobody watched is found by the next."""
+    monkeypatch.setattr(catching_up, "MARGIN_US", 0)
+    for number in range(2000):
+        (watching.root / f"many/{number}").mkdir(parents=True)
+    watching.start()
+    watching.stop()
+    watching.changes()
+    (watching.root / "a/b/old").write_text("x")
+    time.sleep(0.2)
+    watcher = watching.begin()
+    for _ in range(ticks):
+        watching.tick(0)
+        watcher._committing._last = -1000.0
+    assert watching.progress().state is ShardState.SCANNING
+    watching.drop()
+    watching.start()
+    assert ("entry", b"a/b/old") in found(watching)
+
+
 @pytest.mark.fault("descriptors-short")
 def test_the_watermark_never_passes_what_cannot_be_entered_for_a_while(
     watching: Watching,

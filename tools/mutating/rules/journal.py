@@ -7,6 +7,7 @@ from tools.mutating.mutant import Mutant
 _JOURNAL = "tests/integration/test_journal.py"
 _CONTACT = "tests/integration/test_ship_contact.py"
 _STEPS = "tests/integration/test_ship_steps.py"
+_FLUSH = "tests/integration/test_ship_flush.py"
 
 MUTANTS = (
     Mutant(
@@ -155,6 +156,57 @@ MUTANTS = (
                 "tests/integration/test_ship_requests.py"
                 "::test_a_replay_asked_during_a_batch_is_not_undone_by_it"
             ),
+        ),
+    ),
+    Mutant(
+        name="promoted-before-they-follow",
+        rule="what a re-plan gives away is observed by its old Shard until every new one follows",
+        file="shardsync/control/planner.py",
+        edits=(
+            ("if new and all(_is_following(progress.get(shard.id)) for shard in new):", "if new:"),
+        ),
+        tests=("tests/unit/test_planner.py::test_promotion_waits_for_every_new_shard",),
+    ),
+    Mutant(
+        name="flush-before-the-nodes-are-there",
+        rule="a flush ends when every Node's Cursors have come to where the Watchers were",
+        file="shardsync/ship/operator.py",
+        edits=(("        if not self._reached(running, station):\n", "        if False:\n"),),
+        tests=(f"{_FLUSH}::test_a_flush_of_a_path_waits_for_its_pending_change",),
+    ),
+    Mutant(
+        name="flush-without-open-work",
+        rule="and nothing is open that may hold what was on disk then",
+        file="shardsync/ship/operator.py",
+        edits=(
+            (
+                "return inside is None or not self._state.read.has_work_at(",
+                "return True or not self._state.read.has_work_at(",
+            ),
+        ),
+        tests=(f"{_FLUSH}::test_a_flush_of_a_path_waits_for_that_alone",),
+    ),
+    Mutant(
+        name="flush-on-a-halted-tree",
+        rule="and its Tree is not halted",
+        file="shardsync/ship/operator.py",
+        edits=(
+            ("if not row.contacted or station.root.trouble is not None:", "if not row.contacted:"),
+        ),
+        tests=(
+            (
+                "tests/integration/test_ship_guards.py"
+                "::test_a_flush_on_a_halted_tree_does_not_say_all_is_well"
+            ),
+        ),
+    ),
+    Mutant(
+        name="restored-node-unnoticed",
+        rule="a Node that was emptied or restored while it was away is noticed, and reconciled",
+        file="shardsync/ship/first_contact.py",
+        edits=(("        if found.changed:\n", "        if False:\n"),),
+        tests=(
+            "tests/integration/test_comparing.py::test_a_node_restored_from_an_old_copy_is_noticed",
         ),
     ),
 )

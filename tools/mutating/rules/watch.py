@@ -75,7 +75,7 @@ MUTANTS = (
         rule="while a scan is open the Watermark stays where it is",
         file="shardsync/watch/standing.py",
         edits=(("if not self.is_settled() or self._is_kept_out():", "if self._is_kept_out():"),),
-        tests=(f"{_CATCHING_UP}::test_a_watcher_killed_while_it_forgets_has_not_caught_up",),
+        tests=(f"{_RULES}::test_a_start_that_is_killed_leaves_the_watermark_where_it_was",),
     ),
     Mutant(
         name="watermark-past-pending-files",
@@ -119,11 +119,16 @@ MUTANTS = (
         tests=(f"{_RULES}::test_the_watermark_follows_a_clock_set_back_at_once",),
     ),
     Mutant(
-        name="watermark-not-before-the-first-scan",
-        rule="the Watermark is on disk before the first scan begins",
+        name="watermark-moved-at-the-start",
+        rule="a start leaves the Watermark where it was, on disk too, until its scan is through",
         file="shardsync/watch/watcher.py",
-        edits=(('                "watermark_us": since,\n', ""),),
-        tests=(f"{_CATCHING_UP}::test_a_watcher_killed_in_a_catch_up_loses_nothing",),
+        edits=(
+            (
+                '                "watermark_us": since,\n',
+                '                "watermark_us": now_us,\n',
+            ),
+        ),
+        tests=(f"{_RULES}::test_a_start_that_is_killed_leaves_the_watermark_where_it_was",),
     ),
     Mutant(
         name="heartbeat-behind-an-overflow",
