@@ -153,6 +153,21 @@ def test_a_corrupt_journal_is_set_aside_never_deleted(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.fault("journal-corrupt")
+def test_damage_that_no_write_would_meet_is_found_at_the_start(tmp_path: Path) -> None:
+    """SQLite writes on behind a damaged page; a reader would meet it one day."""
+    writer = _new(tmp_path, FakeClock())
+    writer.begin_epoch(EpochReason.FIRST_START)
+    writer.commit([_row(b"%d" % number * 40) for number in range(5000)])
+    writer.close()
+    with writer.path.open("r+b") as file:
+        file.seek(4096 * 40)
+        file.write(os.urandom(4096))
+    writer = JournalWriter.open(writer.path, shard=SHARD, tree="main", clock=FakeClock())
+    assert writer.opened is Opened.REPLACED
+    writer.close()
+
+
 def test_a_journal_deleted_under_its_writer_is_noticed(tmp_path: Path) -> None:
     """SQLite commits on into an unlinked file; the inode tells."""
     writer = _new(tmp_path, FakeClock())

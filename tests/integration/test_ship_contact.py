@@ -20,6 +20,7 @@ from shardsync.journal.requests import RequestKind
 from shardsync.journal.state_writer import StateWriter
 from shardsync.journal.writer import JournalWriter
 from shardsync.model import EpochReason, JournalId, NodeState, Scope, ShardId, ShardState
+from shardsync.ship.first_contact import FirstContact
 from tests.support.compare import differences
 from tests.support.nodes import local_node
 from tests.support.shipping import (
@@ -340,8 +341,18 @@ def test_shards_of_a_replan_are_followed_from_their_start(tmp_path: Path) -> Non
     run(work)
 
 
-def test_a_shard_that_is_still_scanning_holds_first_contact(tmp_path: Path) -> None:
+def test_a_shard_that_is_still_scanning_holds_first_contact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before everything is watched a copy would miss what changes meanwhile."""
+    tries: list[bool] = []
+    begin = FirstContact.begin
+
+    async def begin_and_tell(self: FirstContact) -> bool:
+        tries.append(await begin(self))
+        return tries[-1]
+
+    monkeypatch.setattr(FirstContact, "begin", begin_and_tell)
     instance = Instance(tmp_path, shards=2)
     tree, node = instance.tree, tmp_path / "node"
     fill(tree, FILES)
@@ -350,7 +361,8 @@ def test_a_shard_that_is_still_scanning_holds_first_contact(tmp_path: Path) -> N
 
     async def work() -> None:
         async with running(instance) as sync:
-            await sync.until(lambda: bool(sync.state.read.root_identity("main")))
+            await sync.until(lambda: bool(tries))
+            assert tries == [False]
             assert not row_of(sync).contacted
             assert not node.exists()
             instance.journals[1].commit(progress={"state": ShardState.FOLLOWING.value})

@@ -140,7 +140,7 @@ MUTANTS = (
         rule="nor what was on the Node before us",
         file="shardsync/ship/janitor.py",
         edits=(("        if difference.path in self._foreign:\n", "        if False:\n"),),
-        tests=(f"{_COMPARE}::test_leftovers_of_killed_runs_are_found_and_nothing_else",),
+        tests=(f"{_LEFTOVERS}::test_a_node_that_dies_half_way_is_swept",),
     ),
     Mutant(
         name="leftovers-not-swept",

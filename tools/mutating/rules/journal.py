@@ -64,7 +64,7 @@ MUTANTS = (
         rule="a damaged Journal is set aside, and another with another id made",
         file="shardsync/journal/writer.py",
         edits=(("            if not _is_sound(connection, path):\n", "            if False:\n"),),
-        tests=(f"{_JOURNAL}::test_a_corrupt_journal_is_set_aside_never_deleted",),
+        tests=(f"{_JOURNAL}::test_damage_that_no_write_would_meet_is_found_at_the_start",),
     ),
     Mutant(
         name="pruning-forgotten",

@@ -30,25 +30,6 @@ MUTANTS = (
         tests=(f"{_SCAN}::test_a_directory_is_watched_before_it_is_listed",),
     ),
     Mutant(
-        name="watch-after-listing-in-a-catch-up",
-        rule="so is each directory that a scan of the whole tree comes to",
-        file="shardsync/watch/scan.py",
-        edits=(
-            (
-                "                        new = add(place)\n",
-                (
-                    "                        there = [*scandir(place)]\n"
-                    "                        new = add(place)\n"
-                ),
-            ),
-            (
-                "frames.append((scandir(place), new, found.st_ino, child",
-                "frames.append(((e for e in there), new, found.st_ino, child",
-            ),
-        ),
-        tests=(f"{_SCAN}::test_a_scan_out_of_time_goes_on_where_it_was",),
-    ),
-    Mutant(
         name="overflow-ignored",
         rule="an overflow of the kernel's queue is answered by a scan of everything",
         file="shardsync/watch/events.py",
@@ -60,7 +41,7 @@ MUTANTS = (
         rule="an overflow during that scan is answered by one more",
         file="shardsync/watch/catching_up.py",
         edits=(("            self._again_since_us = self._pass_started_us\n", ""),),
-        tests=(f"{_CATCHING_UP}::test_overflows_while_catching_up_cost_one_more_pass",),
+        tests=(f"{_RULES}::test_overflows_in_a_row_start_one_more_pass",),
     ),
     Mutant(
         name="margin-of-a-catch-up-dropped",
