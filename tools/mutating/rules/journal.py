@@ -122,9 +122,9 @@ MUTANTS = (
         file="shardsync/ship/syncer.py",
         edits=(
             (
-                "        pending = list(self._rebased(unread.pending.values()))\n",
+                "        pending = self._rebased(unread.pending.values())\n",
                 (
-                    "        pending = list(self._rebased(unread.pending.values()))\n"
+                    "        pending = self._rebased(unread.pending.values())\n"
                     "        early = self._not_set_back(before, unread)\n"
                     "        self._state.record(self.key, BatchRecord(cursors=early))\n"
                 ),
