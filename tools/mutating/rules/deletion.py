@@ -55,18 +55,6 @@ MUTANTS = (
         tests=(f"{_GUARDS}::test_a_directory_replaced_by_a_symlink_is_counted",),
     ),
     Mutant(
-        name="extraneous-not-counted",
-        rule="so does what a comparison finds beside the tree",
-        file="shardsync/ship/delivery.py",
-        edits=(("        await self._budget.spend(entries, allow=allow_delete)\n", ""),),
-        tests=(
-            (
-                "tests/integration/test_ship_deletions.py"
-                "::test_max_delete_holds_for_every_kind_of_deletion"
-            ),
-        ),
-    ),
-    Mutant(
         name="allowed-for-good",
         rule="--allow-delete covers what was pending then, and nothing later",
         file="shardsync/ship/syncer.py",
