@@ -33,6 +33,7 @@ from shardsync.ship.root import RootGuard, RootIdentity
 from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.station import Station
 from shardsync.ship.syncer import Syncer
+from shardsync.ship.target_folder import TargetFolder
 from shardsync.ship.transport import NodeTransport
 from shardsync.ship.view import NodeView, TreeRoot
 
@@ -152,6 +153,7 @@ class Assembly:
         path_filter = node_filter(node).rebased(subtree)
         first = _first(node, subtree)
         view = NodeView(root=tree.root, subtree=subtree)
+        folder = TargetFolder(target=node.target)
         transport = NodeTransport(
             node=node,
             source=tree.root.guard,
@@ -161,6 +163,7 @@ class Assembly:
             first=_arguments(first, b""),
             capabilities=_capabilities(row.capabilities),
             slots=slots.of(node.key),
+            on_written=folder.note,
         )
         budget = DeletionBudget(
             key=node.key,
@@ -229,6 +232,7 @@ class Assembly:
             transport=transport,
             view=view,
             is_excluded=path_filter.excludes,
+            folder=folder,
             fingerprint=Fingerprint(
                 target=str(node.target),
                 root=str(settings.tree(node.tree).root),

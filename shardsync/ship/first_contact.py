@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from shardsync.clock import Clock
@@ -39,6 +39,7 @@ from shardsync.ship.look import LookKind
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.pieces import Piece, held, split, wanted_pieces
 from shardsync.ship.shipping import NodeTrouble, RootLost, Shipping
+from shardsync.ship.target_folder import TargetFolder
 from shardsync.ship.view import NodeView
 
 _MOST_TOPS = 2_000
@@ -96,6 +97,7 @@ class FirstContact:
         transport: Shipping,
         view: NodeView,
         is_excluded: IsExcluded,
+        folder: TargetFolder,
         fingerprint: Fingerprint,
         clock: Clock,
         log: Log,
@@ -107,6 +109,7 @@ class FirstContact:
         self._transport = transport
         self._view = view
         self._is_excluded = is_excluded
+        self._folder = folder
         self._clock = clock
         self._log = log
         self._has_looked = False
@@ -147,11 +150,22 @@ class FirstContact:
     @property
     def is_in_doubt(self) -> bool:
         """Whether the Node may have lost something that nothing pending tells of."""
-        if self._suspicion is not None or not self._has_looked:
+        if self._suspicion is not None or not self._has_looked or self._folder.is_in_doubt:
             return True
         reasons = self._state.read.work_reasons(self._node.key) if self._was_lost else {}
         self._was_lost = WorkReason.RECONCILE in reasons
         return self._was_lost
+
+    async def is_other(self, *, named: Container[bytes] = ()) -> bool:
+        """Whether something says that the target is not what was met: `look_again` then.
+
+        Before a Batch, and before it counts. `named`: what the Batch was to make there.
+        """
+        self._folder.explain(named)
+        await self._folder.look()
+        if self._folder.is_in_doubt:
+            self._has_looked = False
+        return not self._has_looked
 
     async def look_again(self) -> bool:
         """After an outage, or a start: whether the Node lost what it had; opens a reconcile then.
@@ -162,11 +176,13 @@ class FirstContact:
         """
         key = self._node.key
         cursors, work = self._state.read.cursors(key), tuple(self._state.read.work(key))
-        tops = await asyncio.to_thread(self._tops)
+        tops = dict.fromkeys([*await asyncio.to_thread(self._tops), *self._folder.made])
+        self._has_looked = False
+        await self._folder.meet()
         found = await find(
             self._transport,
             self._view,
-            tops,
+            list(tops),
             purpose=Purpose.COMPARE_LEVEL,
             most=_LOST_AT_MOST,
             in_flight=InFlight(),
@@ -259,7 +275,11 @@ class FirstContact:
             return False
         self.check_root()
         cursors = self._journals.newest()
-        is_empty = await self._is_empty()
+        listing = await self._transport.list_root()
+        if listing.result.outcome is Outcome.NOTHING:
+            raise NodeTrouble(listing.result)
+        await self._folder.meet(is_missing=listing.is_missing)
+        is_empty = not listing.names
         compare = Compare.EMPTY if is_empty else Compare.ATTRIBUTES
         work = await asyncio.to_thread(self._pieces, b"", WorkReason.BOOTSTRAP, compare)
         reach(Point.SHIP_CONTACT)
@@ -318,12 +338,6 @@ class FirstContact:
         """Share of the opened pieces that are done, 1.0 where none is open."""
         compared = self._state.read.round(self._node.key, RoundKind.COMPARE)
         return 1.0 if compared is None else compared.ratio
-
-    async def _is_empty(self) -> bool:
-        listing = await self._transport.list_root()
-        if listing.result.outcome is Outcome.NOTHING:
-            raise NodeTrouble(listing.result)
-        return not listing.names
 
     def _pieces(
         self, path: bytes, reason: WorkReason, compare: Compare, request: str = ""

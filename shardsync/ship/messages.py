@@ -28,15 +28,19 @@ _IN = rb"(?: \(in (?P<module>[^()]*)\))?"
 _FAILED = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
-        # rename "DIR/.x.AbCdEf" -> "x" failed: the name wanted tells more than the temporary one
-        _WHO + rb'rename "[^"]*"' + _IN + rb' -> "(?P<plain>.*)" failed: (?P<why>.*)',
         _WHO + rb'rename failed for "(?P<quoted>.*)"' + _IN + rb" \(from .*\): (?P<why>.*)",
         _WHO
         + rb'(?:symlink|link) "(?P<quoted>.*?)"'
         + _IN
         + rb" (?:->|=>) .* failed: (?P<why>.*)",
         _WHO + rb"delete_file: [a-z]+\((?P<plain>.*)\) failed: (?P<why>.*)",
-        _WHO + rb'[A-Za-z_]+\("(?P<quoted>.*)"' + _IN + rb"\) failed: (?P<why>.*)",
+        # lsetxattr("FILE","NAME"); the name of an attribute has no quotes.
+        _WHO
+        + rb'(?:[a-z_]+: )?[a-z]+xattr\("(?P<quoted>.*)"'
+        + _IN
+        + rb',"[^"]*"[^"]*\)(?: failed)?: (?P<why>.*)',
+        _WHO + rb"set_acl: [a-z_]+\((?P<plain>.*), ACL_TYPE_[A-Z]+\): (?P<why>.*)",
+        _WHO + rb'(?P<verb>[A-Za-z_]+)\("(?P<quoted>.*)"' + _IN + rb"\)(?: failed)?: (?P<why>.*)",
         _WHO
         + rb'(?:[a-z_]+: )?(?P<verb>[a-z_#0-9]+ (?:failed to open )?)"(?P<quoted>.*)"'
         + _IN
@@ -50,8 +54,18 @@ _FAILED = tuple(
         rb"(?P<why>cannot delete (?:non-empty directory|mount point)): (?P<plain>.*)",
         rb'ERROR: (?P<why>daemon refused to receive [a-z]+) "(?P<plain>.*)"',
         rb"ERROR: (?P<plain>.*) (?P<why>failed verification) -- update discarded.*",
+        rb"(?P<why>temporary filename too long|skipping overly long name): (?P<plain>.*)",
     )
 )
+_RENAMED = re.compile(
+    _WHO + rb'(?:rename|copy) "(?P<pair>.*)"(?: failed)?: (?P<why>[^"]*)', re.DOTALL
+)
+"""rename "DIR/.x.AbCdEf" -> "d/x", in quotes and with the module for what is no file; which is
+which of names that hold quotes, their likeness tells."""
+_TO = re.compile(rb'"' + _IN.replace(b"?P<module>", b"") + rb' -> "')
+_OPENING_ALONE = re.compile(_WHO + rb'failed to open ".*"' + _IN + rb", continuing: .*", re.DOTALL)
+"""A basis that the receiver may not read: the file is sent whole."""
+_QUOTED = re.compile(rb'"(?P<quoted>.*)"' + _IN, re.DOTALL)
 _VANISHED = re.compile(rb'(?:IO error: )?file has vanished: "(?P<quoted>.*)"' + _IN, re.DOTALL)
 _ALL_BELOW = (b"opendir", b"mkdir", b"change_dir", b"readdir")
 _SKIPPING_BELOW = b"*** Skipping any contents from this failed directory ***"
@@ -62,14 +76,13 @@ _HARMLESS = (
     b"rsync warning: some files vanished",
     b"WARNING: parent dir is absent in the file list",
     b"skipping non-regular file ",
-    b"created directory ",
-    b"created 1 directory for ",
     # ssh could not share a connection and made one of its own.
     b"mux_client_",
     # 3.5.0 says so beside the failure, which names the path.
     b"refusing to follow a symlink owned by an untrusted user",
     b"Control socket connect(",
 )
+_MADE_TARGET = re.compile(rb"created (?:directory|\d+ director(?:y|ies) for) ")
 _TEMPORARY = re.compile(rb"\.(?P<stem>.*?)\.?[A-Za-z0-9]{6}", re.DOTALL)
 _STATISTICS = re.compile(
     rb"(?:Number of |Total |Literal data|Matched data|File list |sent [\d,]+ bytes"
@@ -129,6 +142,8 @@ class Messages:
     temporary: dict[bytes, str] = field(default_factory=dict)
     """Failures that name a temporary file, still to be traced to its entry."""
     stopped_deletions: bool = False
+    made_target: bool = False
+    """The target's folder was not there, and was made (in a dry run: would have been)."""
     bytes_sent: int = 0
     files: int = 0
     file_bytes: int = 0
@@ -154,7 +169,10 @@ class MessageReader:
         elif line.startswith(_STOPPED):
             self.messages.stopped_deletions = True
             self._note(self.messages.notes, line)
-        elif line.startswith(_HARMLESS):
+        elif _MADE_TARGET.match(line):
+            self.messages.made_target = True
+            self._note(self.messages.notes, line)
+        elif line.startswith(_HARMLESS) or _OPENING_ALONE.fullmatch(line):
             self._note(self.messages.notes, line)
         elif not self._read_vanished(line) and not self._read_failure(line):
             self._note(self.messages.unattributed, line)
@@ -174,6 +192,12 @@ class MessageReader:
         return True
 
     def _read_failure(self, line: bytes) -> bool:
+        renamed = _RENAMED.fullmatch(line)
+        if renamed is not None:
+            return self._read_renamed(renamed["pair"], renamed["why"])
+        if line.count(b'" -> "') > 1:
+            # A symlink, of which nobody can tell where its name ends and its target begins.
+            return False
         for pattern in _FAILED:
             found = pattern.fullmatch(line)
             if found is not None:
@@ -197,6 +221,27 @@ class MessageReader:
         why = _text(found["why"])
         self._fail(path, Failure(reason=why, kind=failure_kind(why), below=below))
         return True
+
+    def _read_renamed(self, pair: bytes, why: bytes) -> bool:
+        """The name wanted tells more than the temporary one, which it is made from."""
+        if len(self.messages.failed) >= self._max_kept:
+            return False
+        for arrow in _TO.finditer(pair):
+            stem = temporary_stem(unescaped(pair[: arrow.start()]).rpartition(b"/")[2])
+            path = self._wanted(pair[arrow.end() :])
+            if stem is None or path is None or not _is_made_for(stem, path.rpartition(b"/")[2]):
+                continue
+            self._fail(path, Failure(reason=_text(why), kind=failure_kind(_text(why))))
+            return True
+        return False
+
+    def _wanted(self, printed: bytes) -> bytes | None:
+        """A name relative to the destination, or as other messages have it, in quotes."""
+        quoted = _QUOTED.fullmatch(printed)
+        if quoted is not None:
+            return self._located(quoted["quoted"], quoted["module"])
+        path = unescaped(printed)
+        return path if is_clean(path) else None
 
     def _fail(self, path: bytes, failure: Failure) -> None:
         self._last_failed = path
@@ -279,6 +324,10 @@ def temporary_stem(name: bytes) -> bytes | None:
     """
     found = _TEMPORARY.fullmatch(name)
     return None if found is None else found["stem"]
+
+
+def _is_made_for(stem: bytes, name: bytes) -> bool:
+    return name.lstrip(b".").startswith(stem.lstrip(b"."))
 
 
 def failure_kind(why: str) -> FailureKind:

@@ -67,6 +67,8 @@ class RunResult:
     length of the list. `sent`, `deleted`: lines of rsync's report. `bytes_sent`: what rsync
     says it put on the wire, 0 if it died. `files`, `file_bytes`: all that it looked at here.
     `failed`: what has to be tried again.
+    `made_target`: the target's folder was not there; `made`: nor were these directories, which
+    are not in the list but above what is.
     `vanished`: gone while it ran (a Change of their own will come). `warm`: it had been
     started ahead. `cut_off`: an rsync before it died with the same list in hand, and may
     have left a file of ours. `message`: for `last_error`, "" if all went well.
@@ -87,6 +89,8 @@ class RunResult:
     unattributed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     stopped_deletions: bool = False
+    made_target: bool = False
+    made: tuple[bytes, ...] = ()
     seconds: float = 0.0
     warm: bool = False
     cut_off: bool = False
@@ -250,6 +254,11 @@ class _Listed:
             return [path, *self._below(path)] if failure.below else [path]
         return []
 
+    def may_be_temporary(self, path: bytes) -> bool:
+        """Whether rsync may have made the name: what is no file gets one, too, and fails by it."""
+        name = path.rpartition(b"/")[2]
+        return path not in self._known and temporary_stem(name) is not None
+
     def behind(self, temporary: bytes) -> list[bytes]:
         """The entries that rsync's temporary file may have been made for."""
         folder, _, name = temporary.rpartition(b"/")
@@ -286,7 +295,9 @@ def _attributed(
         *((path, _plain_failure(why), True) for path, why in messages.temporary.items()),
     ]
     for path, failure, is_temporary in named:
-        concerned = listed.behind(path) if is_temporary else listed.concerned(path, failure)
+        concerned = [] if is_temporary else listed.concerned(path, failure)
+        if is_temporary or listed.may_be_temporary(path):
+            concerned += listed.behind(path)
         for entry in concerned:
             failed.setdefault(entry, failure)
         if not concerned:

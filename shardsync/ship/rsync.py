@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from shardsync.clock import Clock
 from shardsync.config.settings import Target
 from shardsync.escape import printable_text
-from shardsync.ship.command import TIMEOUT_SECONDS, Purpose, RsyncCommand, list_bytes
+from shardsync.ship.command import FLAT, TIMEOUT_SECONDS, Purpose, RsyncCommand, list_bytes
 from shardsync.ship.messages import Failure, MessageReader, OutLine, out_line
 from shardsync.ship.outcome import BUSY_WORDS, Outcome, RunResult, Trouble, judge
 from shardsync.ship.process import Child, start_child
@@ -35,6 +35,8 @@ _STILL_SECONDS = 2.0
 _STARTED_SECONDS = 1.5
 """I/O after that is not only that of the start, which a Node that hangs sees, too."""
 _DISCARD_SECONDS = 1.0
+_NEW_DIRECTORY = "cd+"
+_MADE_AT_MOST = 10_000
 
 
 _SENT = b"@send|"
@@ -44,7 +46,8 @@ _SENT = b"@send|"
 class RsyncRun:
     """One process. `start()`, then `finish()` once or `discard()`.
 
-    `on_line` gets each line of rsync's report as it comes (figures, progress, differences).
+    `on_line` gets each line of rsync's report as it comes (figures, progress, differences);
+    `on_end` what `finish` returns.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class RsyncRun:
         source_fd: int,
         clock: Clock,
         on_line: Callable[[OutLine], None] | None = None,
+        on_end: Callable[[RunResult], None] | None = None,
     ) -> None:
         self._command = command
         self._purpose = purpose
         self._source_fd = source_fd
         self._clock = clock
         self._on_line = on_line
+        self._on_end = on_end
         self._reader = MessageReader(source_fd=source_fd, target=target)
         too_long = "rsync printed a line of no sensible length"
         self._out = LineSplitter(
@@ -76,6 +81,7 @@ class RsyncRun:
         self._cut_off = ""
         self._sent = 0
         self._deleted = 0
+        self._made: list[bytes] = []
         self.started_at = 0.0
 
     @property
@@ -150,7 +156,10 @@ class RsyncRun:
         self._out.end()
         self._error.end()
         seconds = self._clock.monotonic() - began
-        return self._result(exit_code, paths, gone, seconds=seconds, warm=warm)
+        result = self._result(exit_code, paths, gone, seconds=seconds, warm=warm)
+        if self._on_end is not None:
+            self._on_end(result)
+        return result
 
     async def discard(self) -> None:
         """End it without a list: nothing was asked of it, nothing is done.
@@ -211,6 +220,8 @@ class RsyncRun:
             self._deleted += 1
         elif report.operation == "send":
             self._sent += 1
+            if report.item.startswith(_NEW_DIRECTORY) and len(self._made) < _MADE_AT_MOST:
+                self._made.append(report.path)
         if self._on_line is not None:
             self._on_line(report)
 
@@ -260,9 +271,18 @@ class RsyncRun:
             unattributed=tuple(messages.unattributed),
             notes=tuple(messages.notes),
             stopped_deletions=messages.stopped_deletions,
+            made_target=messages.made_target,
+            made=self._made_above(paths),
             seconds=seconds,
             warm=warm,
         )
+
+    def _made_above(self, paths: Sequence[bytes]) -> tuple[bytes, ...]:
+        """The directories that had to be made without being asked for."""
+        if self._purpose not in FLAT or not self._made:
+            return ()
+        listed = frozenset(paths)
+        return tuple(path for path in self._made if path not in listed)
 
 
 class _Watch:

@@ -223,8 +223,11 @@ class Syncer:
         )
 
     async def _meet_again(self, row: NodeRow) -> None:
-        """Whatever the outage was, of the Node or ours, it may be another machine by now."""
-        if row.attempts or not self._first_contact.has_looked:
+        """Whatever the outage was, of the Node or ours, it may be another machine by now.
+
+        So it may be without one that we know of, if its target is another folder.
+        """
+        if row.attempts or await self._first_contact.is_other():
             await self._first_contact.look_again()
         else:
             await self._first_contact.judge()
@@ -244,6 +247,8 @@ class Syncer:
         began = self._clock.monotonic()
         sweep = self._condition.may_be_left(min(item.since for item in due))
         delivered = await self._open_work.ship(row, due, sweep=sweep)
+        if await self._first_contact.is_other(named={item.path for item in due}):
+            self.wake()
         self._condition.succeeded(row, delivered, began)
         return Tick(did=Did.WORKED, paths=len(due))
 
@@ -331,6 +336,9 @@ class Syncer:
         now = self._clock.wall_us()
         self._size.note(paths=len(pending), seconds=self._clock.monotonic() - began)
         by_path = {item.path: item for item in pending}
+        # A flush that waits for this Batch waits for the look, too, from before it counts.
+        if await self._first_contact.is_other(named=by_path.keys() - {b""}):
+            self.wake()
         left = self._open_work.left_by(delivered, by_path)
         left += self._big_files.set_aside(delivered.set_aside, by_path)
         for path in delivered.set_aside.keys() & by_path.keys():

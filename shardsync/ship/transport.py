@@ -22,6 +22,7 @@ from typing import Protocol
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings, TargetKind
 from shardsync.ship.command import (
+    DRY,
     FIRST,
     Capabilities,
     Purpose,
@@ -113,7 +114,7 @@ class NodeTransport:
     `filters`: its excludes as rsync arguments; `first`: what FIRST runs take, likewise.
     `max_delete`: the brake of runs that are not given one of their own. `environment`: ours.
     `slots`: taken here by comparisons alone, the other runs' by the caller; all tell how they
-    get on.
+    get on. `on_written`: told the end of each run that was to write, also of those tried again.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class NodeTransport:
         capabilities: Capabilities | None = None,
         max_delete: int = 10_000,
         slots: NodeSlots | None = None,
+        on_written: Callable[[RunResult], None] | None = None,
         program: str = "rsync",
     ) -> None:
         self._node = node
@@ -138,6 +140,7 @@ class NodeTransport:
         self._first = first
         self._max_delete = max_delete
         self._slots = slots
+        self._on_written = on_written
         self._program = program
         self._writing = Turns()
         self._writing_beside = asyncio.Lock()
@@ -363,7 +366,7 @@ class NodeTransport:
             result = replace(result, outcome=Outcome.SHIPPED, failed={}, trouble=None, message="")
         return Listing(
             names=tuple(sorted(names[:_LISTED_NAMES])),
-            is_missing=any(note.startswith("created directory ") for note in result.notes),
+            is_missing=result.made_target,
             is_cut=len(names) > _LISTED_NAMES,
             result=result,
         )
@@ -773,6 +776,7 @@ class NodeTransport:
             source_fd=source,
             clock=self._clock,
             on_line=on_line,
+            on_end=None if dry_run or purpose in DRY else self._on_written,
         )
         run.start()
         return run

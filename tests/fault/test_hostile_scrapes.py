@@ -69,6 +69,7 @@ def threads_of_clients() -> int:
     return sum("process_request_thread" in thread.name for thread in threading.enumerate())
 
 
+@pytest.mark.fault("slow-scrapes")
 def test_slow_clients_shut_nobody_out(exporter: Exporter) -> None:
     """With 200 that never finish a request, Prometheus is answered, by a bounded crowd."""
     with contextlib.ExitStack() as stack:
@@ -84,6 +85,7 @@ def test_slow_clients_shut_nobody_out(exporter: Exporter) -> None:
     eventually(lambda: threads_of_clients() == 0)
 
 
+@pytest.mark.fault("slow-scrapes")
 def test_a_client_is_cut_off_in_time(served: MetricsServer, clock: FakeClock) -> None:
     """A byte now and then buys no more than the time that every client has."""
     address = ("127.0.0.1", served.server_port)
@@ -94,6 +96,7 @@ def test_a_client_is_cut_off_in_time(served: MetricsServer, clock: FakeClock) ->
         assert client.recv(1) == b""
 
 
+@pytest.mark.fault("slow-scrapes")
 @pytest.mark.parametrize(("lines", "size"), [(1, 10_000_000), (90, 60_000), (100_000, 100)])
 def test_a_header_without_end_is_not_read(served: MetricsServer, lines: int, size: int) -> None:
     """Of megabytes of header, in one line or in many, a few kilobytes are taken: then it ends."""

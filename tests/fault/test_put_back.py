@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shardsync.journal.requests import RequestKind
 from tests.support.compare import differences
+from tests.support.immutable import immutable
 from tests.support.nodes import local_node
 from tests.support.shipping import KEY, ask, fill, newest, row_of
 from tests.support.sync import Instance, run, running
@@ -64,18 +62,6 @@ def test_an_old_journal_put_back_hides_no_change(tmp_path: Path) -> None:
     assert ("entry", b"b") in seen
     assert ("listing", b"") in seen or ("tree", b"") in seen
     watching.close()
-
-
-@contextlib.contextmanager
-def immutable(path: Path) -> Iterator[None]:
-    """Not even root may change it meanwhile."""
-    done = subprocess.run(["chattr", "+i", path], check=False, capture_output=True)
-    if done.returncode:
-        pytest.skip("no immutable files on this file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["chattr", "-i", path], check=True)
 
 
 @pytest.mark.root

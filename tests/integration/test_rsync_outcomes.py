@@ -20,6 +20,7 @@ from shardsync.ship.command import Purpose, RsyncCommand
 from shardsync.ship.messages import FailureKind
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.rsync import RsyncRun
+from tests.support.immutable import immutable
 from tests.support.nodes import RsyncDaemon, Sshd, free_port, local_node
 from tests.support.old_rsync import takes_missing_args
 from tests.support.transports import SECONDS, snapshot, transport
@@ -82,6 +83,26 @@ def test_a_full_disk_is_told(root: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", str(node)], check=True)
     assert result.trouble is Trouble.DISK_FULL
     assert b"big" in result.failed or result.outcome is Outcome.NOTHING
+
+
+@needs_root
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["local", "daemon"])
+def test_a_file_that_cannot_be_put_into_place_fails_alone(
+    root: Path, tmp_path: Path, kind: str
+) -> None:
+    """One run: it was received whole, and rename(2) is refused. What is beside it is shipped."""
+    folder = tmp_path / "node"
+    shutil.copytree(root, folder)
+    with contextlib.ExitStack() as stack:
+        node = local_node(folder)
+        if kind == "daemon":
+            node = stack.enter_context(RsyncDaemon(workspace=tmp_path, path=folder)).node()
+        stack.enter_context(immutable(folder / "d" / "x"))
+        result = done(ship(node, root, [b"a", b"d/x", b"d/y"]))
+    assert (result.exit_code, result.outcome) == (23, Outcome.PARTIAL)
+    assert list(result.failed) == [b"d/x"]
+    assert "not permitted" in result.failed[b"d/x"].reason
 
 
 def test_a_daemon_that_is_down_or_refuses_is_told(root: Path, tmp_path: Path) -> None:

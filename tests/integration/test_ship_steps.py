@@ -15,7 +15,7 @@ from typing import Self, cast
 
 import pytest
 
-from shardsync.config.settings import DeleteLimit, SyncSettings
+from shardsync.config.settings import DeleteLimit, SyncSettings, Target, TargetKind
 from shardsync.journal.plan import read_plan
 from shardsync.journal.records import BatchRecord
 from shardsync.journal.state_writer import StateWriter
@@ -39,6 +39,7 @@ from shardsync.ship.root import RootGuard
 from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.subroots import mount_number
 from shardsync.ship.syncer import Syncer
+from shardsync.ship.target_folder import TargetFolder
 from shardsync.ship.tick import Did, Tick
 from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView, TreeRoot
@@ -310,6 +311,7 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
             transport=node,
             view=view,
             is_excluded=lambda _path, _is_dir: False,
+            folder=TargetFolder(target=Target(kind=TargetKind.DAEMON, host="h", path="site")),
             fingerprint=Fingerprint(target="t", root="r", subtree="", filters=()),
             clock=clock,
             log=log,

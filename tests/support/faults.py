@@ -287,6 +287,12 @@ NODES = (
         seen="it backs off, the others are as quick as before; back, it gets all it missed",
     ),
     Fault(
+        name="target-replaced",
+        what="the folder of a Node that is followed is lost, with no outage",
+        injected="moved away, removed and made anew, emptied, in part; local, daemon, ssh",
+        seen="looked at as after an outage and filled; a flush waits for that",
+    ),
+    Fault(
         name="node-stalls",
         what="a Node takes the connection and says nothing",
         injected="SIGSTOP of its rsync daemon",
@@ -404,6 +410,12 @@ STATE = (
 )
 
 SURROUNDINGS = (
+    Fault(
+        name="slow-scrapes",
+        what="whoever reads /metrics is slow, or never ends its request",
+        injected="200 clients with a byte now and then; headers of megabytes",
+        seen="cut off in time, in bounded memory; Prometheus is answered meanwhile",
+    ),
     Fault(
         name="callback-hangs",
         what="a callback never ends",

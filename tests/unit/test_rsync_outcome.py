@@ -138,6 +138,64 @@ def verdict(
             b"nd/ff",
         ),
         (
+            b'rsync: [receiver] rename "/srv/www/d2/.f.zs3Ora" -> "d2/f": Permission denied (13)',
+            LOCAL,
+            b"d2/f",
+        ),
+        (
+            (
+                b'rsync: [receiver] rename "d2/.f.W2aHGY" (in site) -> "d2/f": '
+                b"Operation not permitted (1)"
+            ),
+            MODULE,
+            b"d2/f",
+        ),
+        (
+            b'rsync: [receiver] copy "/srv/www/.x.zs3Ora" -> "x": No space left on device (28)',
+            LOCAL,
+            b"x",
+        ),
+        (
+            (
+                b'rsync: [generator] rename "/html/d/.sl.zs3Ora" (in site) -> ""/html/d/sl" '
+                b'(in site)" failed: Permission denied (13)'
+            ),
+            DAEMON,
+            b"d/sl",
+        ),
+        (
+            (
+                b'rsync: [receiver] rename "/srv/www/.a" -> "b.zs3Ora" -> "a" -> "b": '
+                b"Permission denied (13)"
+            ),
+            LOCAL,
+            b'a" -> "b',
+        ),
+        (
+            b'rsync: [generator] chgrp "/srv/www/x" failed: Operation not permitted (1)',
+            LOCAL,
+            b"x",
+        ),
+        (b'rsync: [generator] unlink "/srv/www/x": Operation not permitted (1)', LOCAL, b"x"),
+        (b'rsync: [sender] readdir("/proc/self/fd/7/d"): Input/output error (5)', LOCAL, b"d"),
+        (
+            (
+                b'rsync: [receiver] rsync_xal_set: lsetxattr("/srv/www/x","user.a") failed: '
+                b"Operation not supported (95)"
+            ),
+            LOCAL,
+            b"x",
+        ),
+        (
+            (
+                b"rsync: [generator] set_acl: sys_acl_set_file(d/x, ACL_TYPE_ACCESS): "
+                b"Operation not supported (95)"
+            ),
+            LOCAL,
+            b"d/x",
+        ),
+        (b"temporary filename too long: d/x", LOCAL, b"d/x"),
+        (
             b'rsync: [receiver] write failed on "/srv/www/q"x": No space left on device (28)',
             LOCAL,
             b'q"x',
@@ -156,6 +214,8 @@ def test_messages_name_their_path(line: bytes, target: Target, path: bytes) -> N
     [
         b"rsync: [sender] something new happened",
         b'rsync: [generator] failed to set times on "/elsewhere/d": Operation not permitted (1)',
+        b'rsync: [receiver] rename "/srv/www/.x.zs3Ora" -> "other": Permission denied (13)',
+        b'rsync: [generator] symlink "/srv/www/a" -> "b" -> "c" failed: Permission denied (13)',
         b"@ERROR: auth failed on module site",
         b"@@@@@",
     ],
@@ -302,6 +362,34 @@ def test_temporary_files_are_traced_to_their_entries(
     line = b'rsync: [receiver] mkstemp "/srv/www/' + temporary + b'" failed: File too large (27)'
     found = verdict(23, line, paths=paths)
     assert (found.outcome, sorted(found.failed)) == (Outcome.PARTIAL, failed)
+
+
+@pytest.mark.parametrize("purpose", [Purpose.BATCH, Purpose.TREE])
+def test_what_is_no_file_fails_by_its_temporary_name_too(purpose: Purpose) -> None:
+    """A symlink that stands where another was is made beside it, by 3.5.0, and then renamed."""
+    said = (
+        b'rsync: [generator] symlink "/srv/www/d/.sl.zs3Ora" -> "t" failed: Permission denied (13)'
+    )
+    flat = purpose is Purpose.BATCH
+    judged = verdict(23, said, paths=[b"d", b"d/sl"] if flat else [b"d"], purpose=purpose)
+    assert judged.outcome is Outcome.PARTIAL
+    assert (b"d/sl" if flat else b"d") in judged.failed
+
+
+def test_a_basis_that_cannot_be_read_is_no_failure() -> None:
+    """The file is sent whole then, and rsync says what else fails."""
+    said = (
+        b'rsync: [generator] failed to open "/srv/www/x", continuing: Permission denied (13)',
+        b'rsync: [generator] failed to set times on "/srv/www/y": Operation not permitted (1)',
+    )
+    assert list(verdict(23, *said, paths=[b"x", b"y"]).failed) == [b"y"]
+
+
+def test_a_target_that_was_made_is_told() -> None:
+    """By each of rsync's words for it."""
+    assert read(b"created directory /srv/www").messages.made_target
+    assert read(b"created 2 directories for /srv/www").messages.made_target
+    assert not read(b"skipping non-regular file x").messages.made_target
 
 
 def test_temporary_files_in_a_tree_run_fail_their_directory() -> None:
