@@ -120,10 +120,10 @@ class Syncer:
     async def run(self, stopping: asyncio.Event) -> None:
         """Tick until told to stop; the tick under way is finished first.
 
-        A start tries a Node that backed off at once: what kept it away may be mended.
+        A Node that backs off is tried at once after a stop that somebody asked for: what kept it
+        away may be mended. A process that dies, and is started again, keeps its distance.
         """
         self._state.know_node(self.key)
-        self._state.set_node(self.key, not_before=0)
         try:
             while not stopping.is_set():
                 self._news.clear()
@@ -132,6 +132,8 @@ class Syncer:
                 if not self._settling.is_hurried:
                     await _await(self._hurried, self._settling.pace_seconds)
                 await _await(self._news, tick.wait_seconds)
+            with contextlib.suppress(StateUnusable):
+                self._state.set_node(self.key, not_before=0)
         finally:
             await self._big_files.stop()
 

@@ -41,7 +41,7 @@ class TargetFolder:
         self._may_be_made = False
         self._was_replaced = False
         self._made: dict[bytes, None] = {}
-        self._asking: threading.Thread | None = None
+        self._asked: asyncio.Future[Identity | None] | None = None
 
     @property
     def is_in_doubt(self) -> bool:
@@ -92,21 +92,20 @@ class TargetFolder:
         holds this Node alone and is rsync's to tell.
         """
         path = self._path
-        if path is None or (self._asking is not None and self._asking.is_alive()):
+        if path is None or (self._asked is not None and not self._asked.done()):
             return None
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Identity | None] = loop.create_future()
+        self._asked = answer
 
         def ask() -> None:
             found = _identity(path)
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_answer(answer, found))
 
-        self._asking = threading.Thread(target=ask, daemon=True)
-        self._asking.start()
-        with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(answer, _ANSWER_SECONDS)
-        return None
+        threading.Thread(target=ask, daemon=True).start()
+        done, _ = await asyncio.wait({answer}, timeout=_ANSWER_SECONDS)
+        return answer.result() if done else None
 
 
 def _answer(future: asyncio.Future[Identity | None], found: Identity | None) -> Callable[[], None]:

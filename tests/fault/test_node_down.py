@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from shardsync.journal.records import NodeRow
 from shardsync.model import NodeState
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
-from tests.support.shipping import fill, row_of
+from tests.support.shipping import fill, killed_at_exit, row_of
 from tests.support.sync import Instance, Running, run, running
 
 _SEED = 7
@@ -95,6 +96,55 @@ def test_a_node_down_during_churn_holds_only_itself(tmp_path: Path, how: str) ->
     with RsyncDaemon(workspace=tmp_path, path=module) as daemon:
         instance.nodes = [daemon.node(name="web1"), local_node(other, name="web2")]
         run(lambda: work(daemon))
+
+
+@pytest.mark.fault("node-down", "sync-killed")
+def test_a_killed_sync_process_keeps_its_distance_from_a_node_that_is_down(
+    tmp_path: Path,
+) -> None:
+    """How often it failed, and when it is due again, outlive kill -9; a stop that somebody asked
+    for lets it be tried at once, and not as if it had never failed.
+    """
+    instance = Instance(tmp_path)
+    tree, module = instance.tree, tmp_path / "module"
+    module.mkdir()
+    fill(tree, {"a": "1"})
+
+    async def goes_down(daemon: RsyncDaemon) -> NodeRow:
+        async with killed_at_exit(instance) as sync:
+            await sync.followed()
+            daemon.stop()
+            fill(tree, {"a": "2"})
+            instance.changed("a")
+            await sync.until(lambda: row_of(sync).attempts == 2)
+            return row_of(sync)
+
+    async def is_started_again(row: NodeRow) -> None:
+        assert row.not_before > instance.clock.wall_us() + 500_000
+        async with running(instance) as sync:
+            await asyncio.sleep(0.4)
+            now = row_of(sync)
+            assert (now.attempts, now.not_before) == (2, row.not_before)
+            await sync.until(lambda: row_of(sync).attempts == 3)
+            stopped = sync
+        assert (row_of(stopped).attempts, row_of(stopped).not_before) == (3, 0)
+
+    async def is_up(daemon: RsyncDaemon) -> None:
+        daemon.start()
+        async with running(instance) as sync:
+            await sync.followed()
+        assert differences(tree, module) == []
+
+    with RsyncDaemon(workspace=tmp_path, path=module) as daemon:
+        instance.nodes = [daemon.node(name="web1")]
+        row: list[NodeRow] = []
+
+        async def first() -> None:
+            row.append(await goes_down(daemon))
+
+        run(first)
+        run(lambda: is_started_again(row[0]))
+        run(lambda: is_up(daemon))
 
 
 def _median(taken: list[float]) -> float:

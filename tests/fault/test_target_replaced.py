@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from shardsync.config.settings import NodeSettings
 from shardsync.journal.requests import RequestKind
 from shardsync.model import Scope
+from shardsync.ship.target_folder import TargetFolder
 from tests.support.compare import differences
 from tests.support.counted_rsync import CountedRsync
 from tests.support.nodes import RsyncDaemon, Sshd, local_node
@@ -118,12 +120,35 @@ def test_what_is_new_in_the_tree_is_no_sign(
         counted = CountedRsync.install(tmp_path / "bin", monkeypatch)
         async with running(instance) as sync:
             await sync.followed()
-            fill(instance.tree, {"new/dir/x": "1", "new/more/y": "1"})
+            fill(instance.tree, {"new/dir/x": "1", "fresh/dir/y": "1"})
             instance.changed("new", scope=Scope.TREE)
             instance.changed("new/dir", "new/dir/x")
-            await _flushed(sync, "new/more/y")
+            # Of two directories that rsync has to make the Batch names one.
+            instance.changed("fresh", "fresh/dir/y")
+            await _flushed(sync, "top")
             assert differences(instance.tree, folder) == []
         looks = [run for run in counted.comparisons() if "--ignore-errors" in run]
         assert [run for run in looks if " -r " not in run] == []
+
+    run(work)
+
+
+def test_a_folder_made_where_one_was_removed_is_another(tmp_path: Path) -> None:
+    """It may get the very inode number of the one before."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+
+    async def work() -> None:
+        target = TargetFolder(target=local_node(folder).target)
+        for _ in range(10):
+            await target.meet()
+            await target.look()
+            assert not target.is_in_doubt
+            folder.rmdir()
+            # The kernel stamps by a clock that ticks every few milliseconds.
+            await asyncio.sleep(0.02)
+            folder.mkdir()
+            await target.look()
+            assert target.is_in_doubt
 
     run(work)

@@ -299,6 +299,12 @@ NODES = (
         seen="ended at our own deadline; its slot is lent to the others meanwhile",
     ),
     Fault(
+        name="ssh-connection-lost",
+        what="the ssh connection that a Node's runs share is lost",
+        injected="SIGKILL, SIGSTOP, its socket removed, while Batches flow",
+        seen="a new one takes over; all arrives, and the Node never counts as down",
+    ),
+    Fault(
         name="partition",
         what="the network is cut in the midst of a file",
         injected="a network namespace and nft rules that drop all",
