@@ -41,6 +41,7 @@ from shardsync.model import NodeState
 
 _HISTORY_EVERY_US = 60_000_000
 _BATCHES_KEPT = 100_000
+_FOREIGN_LISTED = 100_000
 
 
 class StateWriter:
@@ -266,17 +267,27 @@ class StateWriter:
                 "UPDATE nodes SET not_before = 0 WHERE tree = ? AND name = ?", key
             )
 
-    def set_foreign(self, key: NodeKey, paths: Sequence[bytes]) -> None:
-        """Add to the list of what is kept on a Node that is not owned."""
+    def set_foreign(self, key: NodeKey, paths: Sequence[bytes], *, unlisted: int = 0) -> None:
+        """Add to the list of what is kept on a Node that is not owned.
+
+        The list is cut where it grows long, the Node's count is not: `unlisted` are so many more,
+        and the count then is the least that there is.
+        """
         with self._transaction():
+            known = self._connection.execute(
+                "SELECT count(*) FROM foreign_paths WHERE tree = ? AND node = ?", key
+            ).fetchone()[0]
+            room = max(0, _FOREIGN_LISTED - known)
+            paths, unlisted = paths[:room], unlisted + len(paths[room:])
             self._connection.executemany(
                 "INSERT OR IGNORE INTO foreign_paths (tree, node, path) VALUES (?, ?, ?)",
                 ((*key, path) for path in paths),
             )
             self._connection.execute(
-                "UPDATE nodes SET foreign_paths = (SELECT count(*) FROM foreign_paths AS f"
-                " WHERE f.tree = nodes.tree AND f.node = nodes.name) WHERE tree = ? AND name = ?",
-                key,
+                "UPDATE nodes SET foreign_paths = max(foreign_paths, ? + (SELECT count(*)"
+                " FROM foreign_paths AS f WHERE f.tree = nodes.tree AND f.node = nodes.name))"
+                " WHERE tree = ? AND name = ?",
+                (unlisted, *key),
             )
 
     def clear_foreign(self, key: NodeKey) -> None:

@@ -287,11 +287,14 @@ class Assembly:
 
 
 def _known_foreign(state: StateReader, key: NodeKey) -> frozenset[bytes] | None:
-    """What is kept on a Node that is not owned; None while it is still being compared."""
+    """What is kept on a Node that is not owned; None while it is still being compared, and where
+    there is more than is listed.
+    """
     comparing = {WorkReason.BOOTSTRAP, WorkReason.RECONCILE}
     if not comparing.isdisjoint(state.work_reasons(key)):
         return None
-    return frozenset(state.foreign_paths(key))
+    paths = frozenset(state.foreign_paths(key))
+    return paths if len(paths) == state.nodes()[key].foreign_paths else None
 
 
 def _first(node: NodeSettings, subtree: bytes) -> PathFilter | None:

@@ -211,7 +211,7 @@ class Auditor:
         """What differs though nothing is on its way there, as rows for the Syncer."""
         if explained.is_cut:
             return []
-        if found.is_cut:
+        if found.is_cut or found.beyond:
             above = piece.path if piece.first else piece.path.rpartition(b"/")[0]
             rows = [self._row(piece.path, WorkReason.RECONCILE, piece)]
             # Its times suffer where several such pieces are sent side by side.

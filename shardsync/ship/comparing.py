@@ -205,7 +205,7 @@ class Comparing:
 
     def _is_over(self, slice_: _Slice) -> bool:
         seconds = self._clock.monotonic() - slice_.began
-        found = sum(len(done.found.changed) for done in slice_.open)
+        found = sum(len(done.found.changed) + len(done.found.extraneous) for done in slice_.open)
         return (
             seconds > _SLICE_SECONDS
             or found > _MANY
@@ -318,8 +318,10 @@ class Comparing:
                 again=found.has_deletions,
                 live=False,
                 find_extraneous=False,
+                beyond=found.beyond if row.owned else 0,
             )
             _add(total, delivered)
+        rows = _ended(slice_, rows, total, beyond=found.beyond)
         if slice_.sweep and found.leftovers and row.owned:
             await self._sweep(found, total, allow=allow)
         for path, reason in found.unreadable.items():
@@ -341,7 +343,7 @@ class Comparing:
                 *(path for path in found.extraneous if not explained.explains_extraneous(path)),
                 *(path for path in found.unreadable if not explained.explains(path)),
             ]
-            if not differing:
+            if not differing and not found.beyond:
                 return
         self._state.set_node(self._key, owned=0)
         self._log.warning(
@@ -410,6 +412,20 @@ class _Slice:
         return self.row.owned is None and bool(done.delivered.shipped or done.delivered.failed)
 
 
+def _ended(slice_: _Slice, rows: list[Work], total: Delivered, *, beyond: int) -> list[Work]:
+    """The rows that are done, less those of which the next look finds what was beyond this one's.
+
+    Only if this one deleted something, and so comes to an end.
+    """
+    if not slice_.row.owned:
+        total.unlisted += beyond
+        return rows
+    if not total.deleted:
+        return rows
+    left = {item.id for done in slice_.open if done.found.beyond for item in done.rows}
+    return [item for item in rows if item.id not in left]
+
+
 def _piece(row: Work) -> Piece:
     return Piece(path=row.path, scope=row.scope, first=row.first, beyond=row.beyond)
 
@@ -422,4 +438,5 @@ def _add(total: Delivered, more: Delivered) -> None:
     total.file_bytes += more.file_bytes
     total.failed.update(more.failed)
     total.foreign += more.foreign
+    total.unlisted += more.unlisted
     total.unresolved |= more.unresolved

@@ -23,8 +23,9 @@ from shardsync.ship.batch import BatchPlan, IsExcluded, chunks, plan_batch, smal
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Difference, What
 from shardsync.ship.deletions import DeletionBudget
+from shardsync.ship.findings import LOOK_AT_ONCE, MOST_BESIDE, Findings, keep_gone
 from shardsync.ship.fold import Pending, ancestors
-from shardsync.ship.janitor import InFlight, Janitor
+from shardsync.ship.janitor import InFlight, Janitor, may_be_leftover
 from shardsync.ship.links import HardLinks
 from shardsync.ship.look import Looker, LookKind
 from shardsync.ship.messages import FailureKind
@@ -60,6 +61,8 @@ _DEADLINE_SECONDS = 6 * 3600.0
 _FEW_DELETIONS = 5_000
 _ROUNDS = 3
 """How often a directory that comes back is looked through before it is tried again later."""
+_MORE = "the Node holds more beside the tree than can be deleted"
+_SCOPE_OF = {Purpose.COMPARE: Scope.TREE, Purpose.COMPARE_LISTING: Scope.LISTING}
 _WORTH_ENTRIES, _WORTH_BYTES = 200, 1024**2
 """A rename costs three starts of rsync; what is smaller is sent as soon."""
 _WHOLE = frozenset(_TREE_PURPOSE.values())
@@ -137,6 +140,7 @@ class Delivery:
         find_extraneous: bool = True,
         sweep: bool = False,
         big_bytes: float = math.inf,
+        beyond: int = 0,
     ) -> Delivered:
         """Bring everything pending onto the Node; what fails alone is returned, not raised.
 
@@ -146,6 +150,7 @@ class Delivery:
         `again`: these paths failed before, so what they may replace is counted, too.
         `live`: Changes or their retries, which delete their own path on every Node.
         `sweep`: a run for these paths may have been killed, and have left a file of ours.
+        `beyond`: so many entries more are to go after these, and count against `max_delete` now.
         `big_bytes`: files with more than that are set aside, not sent.
 
         Raises RootLost, NodeTrouble, TooManyDeletions: nothing then counts as shipped.
@@ -167,7 +172,9 @@ class Delivery:
         if again or not live:
             plan.moves.clear()
         vacated = await self._vacated(plan)
-        await self._check_deletions(plan, vacated.entries, allow_delete=allow_delete, again=again)
+        await self._check_deletions(
+            plan, vacated.entries, allow_delete=allow_delete, again=again, beyond=beyond
+        )
         returning = {*plan.gone, *plan.replaced}
         if plan.has_root_files:
             files = (await self._names_in_root())[1]
@@ -285,6 +292,7 @@ class Delivery:
         *,
         allow_delete: bool,
         again: bool,
+        beyond: int,
     ) -> None:
         """Count what the Node loses before anything is sent; `vacated` is taken out of `gone`.
 
@@ -307,7 +315,7 @@ class Delivery:
             if gone and not allow_delete and await self._budget.refuses(counted):
                 counted = await self._entries_below(list(plan.replaced), gone=gone)
         self._entries_allowed = max(self._entries_allowed, counted)
-        await self._budget.spend(counted, allow=allow_delete)
+        await self._budget.spend(counted + beyond, allow=allow_delete)
 
     async def _ship_trees(
         self, plan: BatchPlan, done: set[bytes], delivered: Delivered, compare: Compare
@@ -379,24 +387,40 @@ class Delivery:
         """Delete what the comparison names and the Tree does not have, or list it as foreign."""
         if not self._node.delete:
             return
+        more = True
+        while more:
+            before = delivered.deleted
+            gone, beyond = await self._all_beside(plan, delivered)
+            if not owned:
+                delivered.foreign += sorted(gone)
+                delivered.unlisted += beyond
+                return
+            if gone:
+                await self._delete(gone, delivered, allow_delete=allow_delete, beyond=beyond)
+                await self._empty_returned(gone, delivered, allow_delete=allow_delete)
+            more = beyond > 0 and delivered.deleted > before
+        for path in (*plan.trees, *plan.listings) if beyond else ():
+            delivered.failed.setdefault(path, Failed(reason=_MORE, scope=Scope.TREE))
+
+    async def _all_beside(self, plan: BatchPlan, delivered: Delivered) -> tuple[set[bytes], int]:
+        """As `_extraneous`, of all that is compared for a Batch."""
         gone: set[bytes] = set()
+        beyond = 0
         for paths, purpose in (
             (plan.trees, Purpose.COMPARE),
             (plan.listings, Purpose.COMPARE_LISTING),
         ):
             if paths:
-                gone |= await self._extraneous(list(paths), purpose, delivered)
-        if not gone:
-            return
-        if not owned:
-            delivered.foreign += sorted(gone)
-            return
-        await self._delete(gone, delivered, allow_delete=allow_delete)
-        await self._empty_returned(gone, delivered, allow_delete=allow_delete)
+                found, more = await self._extraneous(list(paths), purpose, delivered)
+                gone |= found
+                beyond += more
+        return gone, beyond
 
-    async def _delete(self, gone: set[bytes], delivered: Delivered, *, allow_delete: bool) -> None:
+    async def _delete(
+        self, gone: set[bytes], delivered: Delivered, *, allow_delete: bool, beyond: int = 0
+    ) -> None:
         entries = await self._entries_below((), gone=sorted(gone))
-        await self._budget.spend(entries, allow=allow_delete)
+        await self._budget.spend(entries + beyond, allow=allow_delete)
         for chunk in self._chunks(sorted(gone), {}):
             await self._run((), chunk, Purpose.BATCH, delivered)
 
@@ -414,10 +438,10 @@ class Delivery:
             returned = self._directories(gone)
             if not returned:
                 return
-            gone = await self._extraneous(returned, Purpose.COMPARE, delivered)
+            gone, beyond = await self._extraneous(returned, Purpose.COMPARE, delivered)
             if not gone:
                 return
-            await self._delete(gone, delivered, allow_delete=allow_delete)
+            await self._delete(gone, delivered, allow_delete=allow_delete, beyond=beyond)
         for path in self._directories(gone):
             delivered.failed[path] = Failed(reason="comes and goes", scope=Scope.TREE)
 
@@ -456,12 +480,7 @@ class Delivery:
             (list(trees), Purpose.COMPARE),
         ):
             if paths:
-                found[purpose] = [
-                    difference
-                    async for difference in differences(self._transport, paths, purpose=purpose)
-                    if difference.what is What.EXTRANEOUS
-                    and not self._in_flight.owns(difference.path)
-                ]
+                found[purpose] = await self._leftovers(paths, purpose)
         self._check_root()
         with self._looking() as looker:
             left = set()
@@ -479,30 +498,47 @@ class Delivery:
             self._log.info("leftovers.swept", count=len(left), example=min(left))
             await self._delete(left, delivered, allow_delete=allow_delete)
 
+    async def _leftovers(self, paths: Sequence[bytes], purpose: Purpose) -> list[Difference]:
+        """What may be one by its name; of very many the next sweep finds the rest."""
+        found: list[Difference] = []
+        async for difference in differences(self._transport, paths, purpose=purpose):
+            if (
+                difference.what is What.EXTRANEOUS
+                and may_be_leftover(difference)
+                and not self._in_flight.owns(difference.path)
+                and len(found) < MOST_BESIDE
+            ):
+                found.append(difference)
+        return found
+
     async def _extraneous(
         self, paths: list[bytes], purpose: Purpose, delivered: Delivered
-    ) -> set[bytes]:
-        """What the Node has at these places and the Tree does not: the shallowest such paths."""
-        named = []
+    ) -> tuple[set[bytes], int]:
+        """What the Node has at these places and the Tree does not: the shallowest such paths.
+
+        And how many entries more, where it claims to have very many.
+        """
+        found = Findings()
+        beside: list[Difference] = []
         async for difference in differences(self._transport, paths, purpose=purpose):
             if difference.what is What.EXTRANEOUS:
                 if not self._in_flight.owns(difference.path):
-                    named.append(difference.path)
+                    beside.append(difference)
+                if len(beside) >= LOOK_AT_ONCE:
+                    self._look_beside(beside, found)
             elif difference.what is What.UNREADABLE:
                 delivered.failed[difference.path] = Failed(
-                    reason=difference.why,
-                    scope=Scope.LISTING if purpose is Purpose.COMPARE_LISTING else Scope.TREE,
+                    reason=difference.why, scope=_SCOPE_OF[purpose]
                 )
+        self._look_beside(beside, found)
+        return found.extraneous, found.beyond
+
+    def _look_beside(self, beside: list[Difference], found: Findings) -> None:
         self._check_root()
-        gone: set[bytes] = set()
         with self._looking() as looker:
-            for path in named:
-                found = looker.look(path)
-                if found.kind is LookKind.MISSING:
-                    gone.add(path)
-                elif found.kind is LookKind.MISSING_ANCESTOR:
-                    gone.add(found.ancestor)
-        return gone
+            for difference in beside:
+                keep_gone(difference, looker, found)
+        beside.clear()
 
     async def _run(
         self,

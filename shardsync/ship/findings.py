@@ -15,16 +15,19 @@ from shardsync.ship.shipping import NodeTrouble, RootLost, Shipping
 from shardsync.ship.view import NodeView
 
 _DEADLINE_SECONDS = 6 * 3600.0
-_LOOK_AT_ONCE = 10_000
+LOOK_AT_ONCE = 10_000
+MOST_BESIDE = 50_000
+"""So many paths that a Node alone has are kept of one comparison; the others are counted."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """Differences, bounded but for what the Node alone has.
+    """Differences, bounded whatever the Node claims to have.
 
     `changed`: paths that the Node lacks or has otherwise; `missing`: those that it lacks.
     `extraneous`: what it has and the Tree has not, the shallowest only; `leftovers`: those of it
     that killed runs of ours left.
+    `beyond`: how many entries it has beside those, of which nothing else is kept.
     `has_deletions`: something on the Node would go. `is_cut`: there is more of `changed`.
     """
 
@@ -33,6 +36,7 @@ class Findings:
     extraneous: set[bytes] = field(default_factory=set)
     leftovers: set[bytes] = field(default_factory=set)
     unreadable: dict[bytes, str] = field(default_factory=dict)
+    beyond: int = 0
     has_deletions: bool = False
     is_cut: bool = False
     files: int = 0
@@ -46,7 +50,7 @@ class Findings:
     @property
     def count(self) -> int:
         """How many paths differ."""
-        return len(self.changed) + len(self.extraneous) + len(self.unreadable)
+        return len(self.changed) + len(self.extraneous) + self.beyond + len(self.unreadable)
 
     def join(self, other: Findings) -> None:
         """Add what another comparison found."""
@@ -55,6 +59,7 @@ class Findings:
         self.extraneous |= other.extraneous
         self.leftovers |= other.leftovers
         self.unreadable.update(other.unreadable)
+        self.beyond += other.beyond
         self.has_deletions = self.has_deletions or other.has_deletions
 
 
@@ -84,7 +89,7 @@ async def find(
             async for difference in stream:
                 if not in_flight.owns(difference.path):
                     _take(difference, found, beside, tops, known)
-                if len(beside) >= _LOOK_AT_ONCE:
+                if len(beside) >= LOOK_AT_ONCE:
                     _look(view, beside, found)
                 if len(found.changed) > most:
                     found.is_cut = True
@@ -148,15 +153,20 @@ def _look(view: NodeView, beside: list[Difference], found: Findings) -> None:
     try:
         with view.looking() as looker:
             for difference in beside:
-                _judge(difference, looker, found)
+                keep_gone(difference, looker, found)
     except OSError as error:
         raise RootLost(f"the tree cannot be read: {error.strerror}") from error
     beside.clear()
 
 
-def _judge(difference: Difference, looker: Looker, found: Findings) -> None:
+def keep_gone(difference: Difference, looker: Looker, found: Findings) -> None:
+    """Keep it, or what is gone above it, if the Tree does not have it; beyond a bound count it."""
     seen = looker.look(difference.path)
-    if seen.kind is LookKind.MISSING:
+    gone = seen.ancestor if seen.kind is LookKind.MISSING_ANCESTOR else difference.path
+    is_gone = seen.kind in {LookKind.MISSING, LookKind.MISSING_ANCESTOR}
+    if is_gone and gone not in found.extraneous and len(found.extraneous) >= MOST_BESIDE:
+        found.beyond += 1
+    elif seen.kind is LookKind.MISSING:
         found.extraneous.add(difference.path)
         if Janitor(look=looker.look).is_leftover(difference):
             found.leftovers.add(difference.path)

@@ -46,6 +46,12 @@ class InFlight:
         return name.lstrip(b".").startswith(stem.lstrip(b"."))
 
 
+def may_be_leftover(difference: Difference) -> bool:
+    """Whether its name alone speaks for that: cheap, to keep the others out of memory."""
+    name = difference.path.rpartition(b"/")[2]
+    return name == PARTIAL_DIRECTORY if difference.is_directory else bool(temporary_stem(name))
+
+
 class Janitor:
     """Judges what a comparison of one Node calls extraneous.
 

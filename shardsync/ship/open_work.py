@@ -137,7 +137,10 @@ class OpenWork:
     ) -> None:
         by_path = {item.path: item for item in pending}
         again = self.left_by(
-            delivered, by_path, request=rows[0].request, compare=Compare.ATTRIBUTES
+            delivered,
+            by_path,
+            request=rows[0].request if rows else "",
+            compare=Compare.ATTRIBUTES,
         )
         self._state.record(
             self._key,

@@ -72,7 +72,8 @@ class Delivered:
     """What one Batch achieved. `failed`: what must be tried again, each path on its own.
 
     `files`, `file_bytes`: all that the runs looked at here, as rsync counts it.
-    `foreign`: what the Node has beside the Tree, kept as the Node is not owned.
+    `foreign`: what the Node has beside the Tree, kept as the Node is not owned; `unlisted`: how
+    many entries more.
     `unresolved`: files with further names that are still being searched for.
     `set_aside`: big files and their sizes, for the second lane.
     """
@@ -84,5 +85,6 @@ class Delivered:
     file_bytes: int = 0
     failed: dict[bytes, Failed] = field(default_factory=dict)
     foreign: list[bytes] = field(default_factory=list)
+    unlisted: int = 0
     unresolved: set[bytes] = field(default_factory=set)
     set_aside: dict[bytes, int] = field(default_factory=dict)
