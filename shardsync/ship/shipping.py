@@ -8,10 +8,10 @@ from typing import Protocol
 
 from shardsync.errors import NodesFailed, NodeUnreachable
 from shardsync.model import Scope
+from shardsync.ship.answers import Listing
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison
 from shardsync.ship.outcome import RunResult
-from shardsync.ship.transport import Listing
 
 
 class Shipping(Protocol):

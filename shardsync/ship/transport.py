@@ -12,34 +12,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pwd
 import secrets
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings, TargetKind
+from shardsync.ship.answers import Listing, Probe, joined, learned, open_to_all
 from shardsync.ship.command import (
-    DRY,
-    FIRST,
     Capabilities,
     Purpose,
-    RunAs,
     basis_options,
     below_target,
     can_be_destination,
     deletion_filters,
-    rsync_command,
 )
 from shardsync.ship.comparison import Comparison
 from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
-from shardsync.ship.rsync import RsyncRun, source_lost
-from shardsync.ship.sealed import sealed
+from shardsync.ship.rsync import source_lost
 from shardsync.ship.slots import NodeSlots, Pulse
 from shardsync.ship.ssh_master import SshMaster, shares
+from shardsync.ship.starting import RunStarter, Source
 from shardsync.ship.turns import Turns
 from shardsync.ship.warm import WarmRsync
 
@@ -70,44 +64,6 @@ _WARM_TROUBLES = frozenset(
 """How one ends that died, or was turned away, while it waited: worth one cold try at once."""
 
 
-class Source(Protocol):
-    """Where the files are: `ship.root.RootGuard`."""
-
-    def open_below(self, path: bytes) -> int:
-        """A new descriptor of the directory `path` (b"": the root), the caller's to close.
-
-        Never through a symlink. Raises OSError.
-        """
-        ...
-
-    @property
-    def mount_numbers(self) -> tuple[tuple[bytes, int], ...]:
-        """What is mounted below, as last looked at."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """The names at the top of a Node's target: none if it is empty, or not there yet.
-
-    `result` tells whether `names` can be believed; `is_cut`: there are more. `is_missing`:
-    rsync would have to make the folder (told for plain folders and ssh).
-    """
-
-    names: tuple[bytes, ...]
-    is_missing: bool
-    is_cut: bool
-    result: RunResult
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """What a Node answered: its abilities, or `result` with the trouble."""
-
-    capabilities: Capabilities
-    result: RunResult
-
-
 class NodeTransport:
     """rsync to one Node.
 
@@ -133,15 +89,9 @@ class NodeTransport:
         program: str = "rsync",
     ) -> None:
         self._node = node
-        self._source = source
         self._clock = clock
         self._environment = environment
-        self._filters = filters
-        self._first = first
-        self._max_delete = max_delete
         self._slots = slots
-        self._on_written = on_written
-        self._program = program
         self._writing = Turns()
         self._writing_beside = asyncio.Lock()
         self._is_paused = False
@@ -152,11 +102,24 @@ class NodeTransport:
         self._beside: asyncio.Task[None] | None = None
         self.capabilities = Capabilities() if capabilities is None else capabilities
         """What the Node can do, as known by now: `ship` learns from refusals. Worth storing."""
+        self._starter = RunStarter(
+            node=node,
+            source=source,
+            clock=clock,
+            environment=environment,
+            filters=filters,
+            first=first,
+            max_delete=max_delete,
+            find_capabilities=lambda: self.capabilities,
+            find_control_path=self._control_path,
+            on_written=on_written,
+            program=program,
+        )
         self._master = self._master_wanted()
         self._warm = WarmRsync(
-            begin=self._begin_warm,
-            open_source=self._open_source,
-            find_place=self._place,
+            begin=self._starter.begin_warm,
+            open_source=self._starter.open_source,
+            find_place=self._starter.place,
             clock=clock,
         )
 
@@ -215,7 +178,7 @@ class NodeTransport:
         if purpose is Purpose.BIG_FILE and not self._takes_one:
             async with self._writing_beside:
                 result = await self._run(purpose, paths, deadline_seconds=deadline_seconds)
-            self.capabilities = _learned(self.capabilities, result)
+            self.capabilities = learned(self.capabilities, result)
             return result
         before, self._shipped_at = self._shipped_at, self._clock.monotonic()
         is_soon = before is not None and self._shipped_at - before < _STREAM_SECONDS
@@ -228,10 +191,10 @@ class NodeTransport:
                     result = await self._ship_filtered(paths, purpose, gone, left, max_delete)
                 else:
                     result = await self._ship_flat(paths, purpose, gone, left, max_delete, on_line)
-                learned = _learned(self.capabilities, result)
-                if learned == self.capabilities:
+                able = learned(self.capabilities, result)
+                if able == self.capabilities:
                     break
-                self.capabilities = learned
+                self.capabilities = able
                 # It was started on what was believed before, and rrsync lets in one at a time.
                 await self._warm.close()
         if result.outcome is Outcome.NOTHING:
@@ -267,9 +230,9 @@ class NodeTransport:
 
         async def once() -> RunResult:
             try:
-                source = self._open_folder(folder)
+                source = self._starter.open_folder(folder)
                 try:
-                    run = self._begin_on(
+                    run = self._starter.begin_on(
                         source,
                         purpose=purpose,
                         filters=filters,
@@ -308,9 +271,9 @@ class NodeTransport:
                 max_delete=_NO_BRAKE,
                 dry_run=True,
             )
-        learned = _learned(self.capabilities, result)
-        if learned != self.capabilities:
-            self.capabilities = learned
+        able = learned(self.capabilities, result)
+        if able != self.capabilities:
+            self.capabilities = able
             return await self.count_deletions(paths, gone=gone, deadline_seconds=deadline_seconds)
         return result
 
@@ -335,7 +298,7 @@ class NodeTransport:
         return Comparison(
             turn=self._turn_with_slot(),
             again=again,
-            begin=lambda on_line: self._begin(purpose, on_line=on_line),
+            begin=lambda on_line: self._starter.begin(purpose, on_line=on_line),
             foreign_only=purpose is Purpose.COMPARE_LISTING,
             paths=paths,
             deadline_seconds=deadline_seconds,
@@ -350,7 +313,7 @@ class NodeTransport:
             if line.operation == "del." and len(names) <= _LISTED_NAMES:
                 names.append(line.path)
 
-        with _open_to_all() as empty:
+        with open_to_all() as empty:
             async with self._turn():
                 result = await self._run_elsewhere(
                     os.fsencode(empty),
@@ -379,7 +342,7 @@ class NodeTransport:
         """
         await self._warm.close()
         self.capabilities = Capabilities()
-        with _open_to_all() as folder:
+        with open_to_all() as folder:
             there = b".shardsync-probe-" + secrets.token_hex(8).encode()
             os.mknod(os.path.join(os.fsencode(folder), there))
             while True:
@@ -391,10 +354,10 @@ class NodeTransport:
                         gone=(there + b"-not",),
                         deadline_seconds=deadline_seconds,
                     )
-                learned = _learned(self.capabilities, result)
-                if learned == self.capabilities:
-                    return Probe(capabilities=learned, result=result)
-                self.capabilities = learned
+                able = learned(self.capabilities, result)
+                if able == self.capabilities:
+                    return Probe(capabilities=able, result=result)
+                self.capabilities = able
 
     async def pause(self) -> None:
         """Let go of the warm rsync, and with it of the root and the connections."""
@@ -422,12 +385,9 @@ class NodeTransport:
         return SshMaster(
             node=node,
             environment=self._environment,
-            find_user=self._user,
+            find_user=self._starter.user,
             clock=self._clock,
         )
-
-    def _user(self) -> RunAs | None:
-        return find_user(self._node.run_as) if self._node.run_as else None
 
     def _is_idle(self) -> bool:
         """Whether a waiting login is no longer worth its lines in the Node's log."""
@@ -565,7 +525,7 @@ class NodeTransport:
             [*paths, *sorted(parents)],
             deadline_seconds=max(1.0, deadline_seconds - deleted.seconds),
         )
-        return _joined(deleted, sent)
+        return joined(deleted, sent)
 
     async def _run(
         self,
@@ -627,7 +587,7 @@ class NodeTransport:
         dry_run: bool = False,
     ) -> RunResult:
         try:
-            run = self._begin(
+            run = self._starter.begin(
                 purpose,
                 max_delete=max_delete,
                 on_line=on_line,
@@ -660,7 +620,7 @@ class NodeTransport:
             try:
                 source = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
-                    run = self._begin_on(
+                    run = self._starter.begin_on(
                         source, purpose=purpose, filters=filters, on_line=on_line, dry_run=True
                     )
                 finally:
@@ -688,149 +648,13 @@ class NodeTransport:
     async def _try_beside(self) -> None:
         """Find out, before anyone needs it, whether a run gets in beside the warm one."""
         try:
-            run = self._begin(Purpose.BATCH, dry_run=True)
+            run = self._starter.begin(Purpose.BATCH, dry_run=True)
         except OSError:
             return
         result = await run.finish(paths=(), deadline_seconds=_BESIDE_SECONDS)
         if result.trouble is Trouble.BUSY:
             await self._make_room()
 
-    def _open_source(self) -> int:
-        return self._open_folder(os.fsencode(self._node.subtree))
-
-    def _open_folder(self, folder: bytes) -> int:
-        """A directory of the Tree for rsync to read. Raises OSError."""
-        above = folder + b"/" if folder else b""
-        mounts = [
-            point.removeprefix(above)
-            for point, _ in self._source.mount_numbers
-            if point.startswith(above)
-        ]
-        return sealed(self._source.open_below(folder), mounts=mounts)
-
-    def _place(self) -> object:
-        """Where a warm rsync may wait: in this directory, with these mounts below."""
-        source = self._source.open_below(os.fsencode(self._node.subtree))
-        try:
-            status = os.fstat(source)
-        finally:
-            os.close(source)
-        return status.st_dev, status.st_ino, self._source.mount_numbers
-
-    def _begin_warm(self, source: int) -> RsyncRun:
-        return self._begin_on(source, purpose=Purpose.BATCH, filters=self._filters)
-
-    def _begin(
-        self,
-        purpose: Purpose,
-        *,
-        max_delete: int | None = None,
-        on_line: Callable[[OutLine], None] | None = None,
-        dry_run: bool = False,
-    ) -> RsyncRun:
-        source = self._open_source()
-        try:
-            return self._begin_on(
-                source,
-                purpose=purpose,
-                filters=(*self._filters, *(self._first if purpose in FIRST else ())),
-                max_delete=max_delete,
-                on_line=on_line,
-                dry_run=dry_run,
-            )
-        finally:
-            # rsync has a copy of its own under the same number.
-            os.close(source)
-
-    def _begin_on(
-        self,
-        source: int,
-        *,
-        purpose: Purpose,
-        filters: tuple[str, ...],
-        max_delete: int | None = None,
-        on_line: Callable[[OutLine], None] | None = None,
-        dry_run: bool = False,
-        node: NodeSettings | None = None,
-        basis: tuple[str, ...] = (),
-    ) -> RsyncRun:
-        node = node or self._node
-        command = rsync_command(
-            node=node,
-            purpose=purpose,
-            source_fd=source,
-            environment=self._environment,
-            filters=filters,
-            max_delete=self._max_delete if max_delete is None else max_delete,
-            capabilities=self.capabilities,
-            dry_run=dry_run,
-            basis=basis,
-            run_as=self._user(),
-            control_path=self._control_path(),
-            program=self._program,
-        )
-        run = RsyncRun(
-            command=command,
-            purpose=purpose,
-            target=node.target,
-            source_fd=source,
-            clock=self._clock,
-            on_line=on_line,
-            on_end=None if dry_run or purpose in DRY else self._on_written,
-        )
-        run.start()
-        return run
-
 
 def _below(folder: bytes, name: bytes) -> bytes:
     return folder + b"/" + name if name else folder
-
-
-def find_user(name: str) -> RunAs:
-    """The user that a Node's `run_as` names. Raises OSError where there is none."""
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError as error:
-        raise FileNotFoundError(f"run_as: no user is named {name}") from error
-    return RunAs(
-        uid=entry.pw_uid,
-        gid=entry.pw_gid,
-        groups=tuple(os.getgrouplist(name, entry.pw_gid)),
-        home=entry.pw_dir,
-    )
-
-
-def _learned(able: Capabilities, result: RunResult) -> Capabilities:
-    """What a refusal teaches; each ability is lost once, so whoever repeats comes to an end."""
-    said = " ".join([result.message, *result.unattributed])
-    if result.trouble is Trouble.MISSING_ARGS:
-        return replace(able, delete_missing_args=False)
-    refused = "modify-window" in said or "rrsync error" in said
-    if result.outcome is Outcome.NOTHING and refused:
-        return replace(able, modify_window=False)
-    return able
-
-
-def _joined(first: RunResult, second: RunResult) -> RunResult:
-    """Two runs as one: the worse outcome, all failures, added figures."""
-    worse = second if second.outcome is not Outcome.SHIPPED else first
-    return replace(
-        worse,
-        listed=first.listed + second.listed,
-        sent=first.sent + second.sent,
-        deleted=first.deleted + second.deleted,
-        bytes_sent=first.bytes_sent + second.bytes_sent,
-        failed={**first.failed, **second.failed},
-        vanished=(*first.vanished, *second.vanished),
-        notes=(*first.notes, *second.notes),
-        stopped_deletions=first.stopped_deletions or second.stopped_deletions,
-        seconds=first.seconds + second.seconds,
-    )
-
-
-@contextlib.contextmanager
-def _open_to_all() -> Iterator[str]:
-    """A folder of ours to be read as a source: with `run_as`, by another user."""
-    with tempfile.TemporaryDirectory(prefix="shardsync-") as folder:
-        os.chmod(folder, 0o755)  # noqa: S103 (nothing but the name of a probe is in it)
-        yield folder

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from shardsync.config.settings import NodeSettings
+from shardsync.ship.answers import Listing, Probe
 from shardsync.ship.command import Capabilities
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
-from shardsync.ship.transport import Listing, Probe
 from tests.support.nodes import RsyncDaemon, Sshd, local_node
 from tests.support.old_rsync import old_rsync, takes_missing_args
 from tests.support.transports import ODD_NAMES, SECONDS, snapshot, transport

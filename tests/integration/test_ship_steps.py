@@ -21,6 +21,7 @@ from shardsync.journal.records import BatchRecord
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState, Scope
+from shardsync.ship.answers import Listing
 from shardsync.ship.big_files import BigFiles
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparing import Comparing
@@ -41,7 +42,6 @@ from shardsync.ship.subroots import mount_number
 from shardsync.ship.syncer import Syncer
 from shardsync.ship.target_folder import TargetFolder
 from shardsync.ship.tick import Did, Tick
-from shardsync.ship.transport import Listing
 from shardsync.ship.view import NodeView, TreeRoot
 from tests.support.clock import FakeClock
 from tests.support.nodes import local_node
