@@ -198,7 +198,8 @@ class Syncer:
         due = self._open_work.due() if self._is_works_turn or not unread.pending else []
         self._is_works_turn = bool(unread.pending) and not due
         if due:
-            return await self._ship_work(row, due)
+            # It may have been opened since the row was read: by an adoption, and counts as owned.
+            return await self._ship_work(self._state.know_node(self.key), due)
         if unread.pending:
             return await self._ship(row, cursors, unread, held)
         if unread.cursors:
@@ -249,9 +250,9 @@ class Syncer:
         began = self._clock.monotonic()
         sweep = self._condition.may_be_left(min(item.since for item in due))
         delivered = await self._open_work.ship(row, due, sweep=sweep)
+        self._condition.succeeded(row, delivered, began)
         if await self._first_contact.is_other(named={item.path for item in due}):
             self.wake()
-        self._condition.succeeded(row, delivered, began)
         return Tick(did=Did.WORKED, paths=len(due))
 
     async def _contact(self) -> Tick:
