@@ -35,7 +35,7 @@ _STILL_SECONDS = 2.0
 _STARTED_SECONDS = 1.5
 """I/O after that is not only that of the start, which a Node that hangs sees, too."""
 _DISCARD_SECONDS = 1.0
-_NEW_DIRECTORY = "cd+"
+_NEW_DIRECTORY = b"cd+"
 _MADE_AT_MOST = 10_000
 
 
@@ -208,7 +208,8 @@ class RsyncRun:
             pulse.ended()
 
     def _take_out(self, line: bytes) -> None:
-        if self._on_line is None and line.startswith(_SENT):
+        is_sent = line.startswith(_SENT) and not line.startswith(_NEW_DIRECTORY, len(_SENT))
+        if self._on_line is None and is_sent:
             # Merely counted: to parse it too costs 7 us, a third of what a Batch costs us.
             self._sent += 1
             return
@@ -220,7 +221,7 @@ class RsyncRun:
             self._deleted += 1
         elif report.operation == "send":
             self._sent += 1
-            if report.item.startswith(_NEW_DIRECTORY) and len(self._made) < _MADE_AT_MOST:
+            if line.startswith(_NEW_DIRECTORY, len(_SENT)) and len(self._made) < _MADE_AT_MOST:
                 self._made.append(report.path)
         if self._on_line is not None:
             self._on_line(report)
