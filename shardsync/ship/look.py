@@ -6,7 +6,6 @@ whatever else goes wrong is UNREADABLE and deletes nothing.
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import errno
 import os
@@ -15,14 +14,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol
 
-_SYS_OPENAT2 = 437
-_RESOLVE_NO_SYMLINKS = 0x04
-_RESOLVE_BENEATH = 0x08
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from shardsync.beneath import FOUND, open_beneath
+
 _KEPT_DIRECTORIES = 128
 _KEPT_ABSENT = 10_000
-_NO_OPENAT2 = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
-"""Old kernels; sandboxes that forbid it."""
 
 
 class LookKind(enum.Enum):
@@ -149,7 +144,7 @@ def descend(root_fd: int, path: bytes) -> Look:
     try:
         for depth, part in enumerate(parts[:-1], start=1):
             try:
-                deeper = os.open(part, _DIRECTORY, dir_fd=current)
+                deeper = os.open(part, FOUND, dir_fd=current)
             except OSError as error:
                 return _stopped(error, b"/".join(parts[:depth]))
             os.close(current)
@@ -162,33 +157,6 @@ def descend(root_fd: int, path: bytes) -> Look:
             return _unreadable(error)
     finally:
         os.close(current)
-
-
-def open_beneath(root: int, path: bytes) -> int:
-    """A descriptor (O_PATH) of the directory `path` below `root`, through no symlink.
-
-    openat2(2) in one call, else name by name. Raises OSError.
-    """
-    if not path:
-        return os.open(b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-    try:
-        return _openat2(root, path)
-    except OSError as error:
-        if error.errno not in _NO_OPENAT2 | {errno.ENAMETOOLONG}:
-            raise
-    return open_stepwise(root, path)
-
-
-def open_stepwise(root: int, path: bytes) -> int:
-    """As `open_beneath`, one component after the other. Raises OSError."""
-    current = os.dup(root)
-    for part in path.split(b"/"):
-        try:
-            deeper = os.open(part, _DIRECTORY, dir_fd=current)
-        finally:
-            os.close(current)
-        current = deeper
-    return current
 
 
 def is_clean(path: bytes) -> bool:
@@ -218,34 +186,6 @@ def seen(status: os.stat_result) -> Look:
         device=status.st_dev,
         links=status.st_nlink,
     )
-
-
-class _OpenHow(ctypes.Structure):
-    """struct open_how, openat2(2)."""
-
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def _openat2(root: int, path: bytes) -> int:
-    how = _OpenHow(_DIRECTORY, 0, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
-    descriptor: int = _LIBC.syscall(
-        ctypes.c_long(_SYS_OPENAT2),
-        ctypes.c_int(root),
-        ctypes.c_char_p(path),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
-    if descriptor < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), path)
-    return descriptor
 
 
 def _stopped(error: OSError, ancestor: bytes) -> Look:

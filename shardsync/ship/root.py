@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from shardsync.beneath import open_beneath
 from shardsync.escape import printable
 from shardsync.mounts import Mount, MountTable, filesystem_name, mount_of
-from shardsync.ship.look import Look, Looker, open_beneath
+from shardsync.ship.look import Look, Looker
 from shardsync.ship.subroots import (
     SeenBelow,
     SubRoot,

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from shardsync.beneath import open_beneath
 from shardsync.escape import printable
 from shardsync.mounts import Mount, filesystem_name, mount_of, mounts_below
-from shardsync.ship.look import open_beneath
 
 _AT_EMPTY_PATH = 0x1000
 _STATX_MNT_ID_UNIQUE = 0x4000

@@ -22,6 +22,7 @@ from shardsync.watch.elders import Elders
 from shardsync.watch.events import Fold
 from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
+from shardsync.watch.ground import Ground
 from shardsync.watch.known_root import KnownRoot
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.mounts import MountsBelow, MountTable
@@ -94,7 +95,7 @@ def open_watcher(
     watches = WatchSupply(inotify=inotify, table=table)
     recollection = Recollection(memory=ledger)
     scanner = Scanner(
-        root=root,
+        ground=Ground(root=root),
         watches=watches,
         table=table,
         memory=recollection,

@@ -91,7 +91,7 @@ class Polling:
     def forget_gone(self) -> None:
         """After a pass over directories without watches: forget what is no longer where it was."""
         if self._scanner.has_news and self._standing.has_unwatched:
-            for row, path in self._recollection.take_gone(self._scanner.absolute):
+            for row, path in self._recollection.take_gone(self._scanner.ground.look):
                 self._territory.departed(row, path)
         self._scanner.has_news = False
         self._recollection.begin()

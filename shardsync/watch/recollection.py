@@ -8,13 +8,13 @@ watches, what is no longer where it was is forgotten.
 
 from __future__ import annotations
 
+import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from shardsync.journal.writer import DirectoryRow
-from shardsync.watch.guard import look_at
 
 
 class Remembered(Protocol):
@@ -58,7 +58,9 @@ class Recollection:
         """A pass begins."""
         self._asked = array("Q")
 
-    def take_gone(self, absolute: Callable[[bytes], bytes]) -> list[tuple[DirectoryRow, bytes]]:
+    def take_gone(
+        self, look: Callable[[bytes], os.stat_result | None]
+    ) -> list[tuple[DirectoryRow, bytes]]:
         """What lay in a directory asked for in this pass, and lies elsewhere; with its path then.
 
         One pass over all that is remembered; a look at each child of those directories.
@@ -72,7 +74,7 @@ class Recollection:
             place = bisect_left(asked, row[2])
             if place < len(asked) and asked[place] == row[2]:
                 path = self.path(row)
-                found = look_at(absolute(path)) if path is not None else None
+                found = look(path) if path is not None else None
                 if found is None or found.st_ino != row[1]:
                     gone.append((row, path or b""))
         return gone

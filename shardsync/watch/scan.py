@@ -3,25 +3,28 @@
 One loop serves the start, the catch-up after a gap, directories that appear
 while following, and the polling of what cannot be watched. It works in steps,
 so that the kernel's queue is read in between, and keeps one open directory a
-level, so that a directory of a million directories costs no memory.
+level, so that a directory of a million directories costs no memory. From there
+it goes by bare names: the kernel walks no path, and no symlink leads it out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
+from shardsync.beneath import LISTED
 from shardsync.clock import Clock
 from shardsync.failpoints import Point, reach
 from shardsync.inotify import is_watch_limit
 from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Filter, Gathered
+from shardsync.watch.ground import Ground, place
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.rule import COARSE_US, Found, Refused, Rule, Task, refused, with_files
 
@@ -29,6 +32,8 @@ _OPEN_LEVELS = 64
 _ENTRIES_A_LOOK = 0x7F  # the clock is looked at once in 128 entries
 _TYPE = 0o170000
 _DIRECTORY = stat.S_IFDIR
+_ENCODING = sys.getfilesystemencoding()
+_ERRORS = sys.getfilesystemencodeerrors()
 _NO_SUBDIRECTORIES = 2
 """Link count of a directory without any: its name and its own ".", each ".." below adds one."""
 _COUNTING_LINKS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
@@ -39,7 +44,7 @@ class Watches(Protocol):
     """Where watches come from."""
 
     def add(self, path: bytes) -> int:
-        """Watch the directory at an absolute path. Raises OSError."""
+        """Watch the directory at a path of the kernel's. Raises OSError."""
         ...
 
 
@@ -60,15 +65,18 @@ class Memory(Protocol):
 
 
 class _Listing(Protocol):
-    """What os.scandir returns."""
+    """What os.scandir returns for a descriptor: names are the bytes as os.fsdecode makes them."""
 
-    def __iter__(self) -> Iterator[os.DirEntry[bytes]]: ...
+    def __iter__(self) -> Iterator[os.DirEntry[str]]: ...
 
     def close(self) -> None: ...
 
 
-_Frame = tuple[_Listing, int, int, bytes, Rule]
-"""A directory being listed: (entries, watch, inode, path with a "/" behind it, Rule)."""
+_Frame = tuple[_Listing, int, int, bytes, Rule, int]
+"""A directory being listed: (entries, watch, inode, path with a "/" behind it, Rule, descriptor).
+
+The entries are looked at by that descriptor, so it stays open as long as they do.
+"""
 
 
 class Scanner:
@@ -84,7 +92,7 @@ class Scanner:
     def __init__(
         self,
         *,
-        root: bytes,
+        ground: Ground,
         watches: Watches,
         table: DirectoryTable,
         memory: Memory,
@@ -104,8 +112,8 @@ class Scanner:
         self.has_moved = False
         self.done = 0
         self.polled = 0
-        self._root = root.rstrip(b"/") or b"/"
-        self._base = b""
+        self.ground = ground
+        self._root: tuple[int, int] | None = None
         self._watches = watches
         self._table = table
         self._memory = memory
@@ -140,29 +148,28 @@ class Scanner:
         """Forget all that was asked for."""
         self._tasks.clear()
         self._deep.clear()
-        for frame in self._frames:
-            frame[0].close()
-        self._frames.clear()
+        while self._frames:
+            _close(self._frames.pop())
 
     def displace(self, path: bytes, wd: int) -> None:
         """Another directory than `wd` was at `path`: what is listed there is not its content."""
         for number, frame in reversed([*enumerate(self._frames)]):
             if frame[3] == path + b"/" and frame[1] != wd:
-                frame[0].close()
-                del self._frames[number]
+                _close(self._frames.pop(number))
 
     def _follow_moves(self) -> None:
         """Go on under their present paths with what was begun under others."""
         if not self.has_moved:
             return
         self.has_moved = False
-        for number, (entries, wd, inode, prefix, rule) in reversed([*enumerate(self._frames)]):
+        for number, frame in reversed([*enumerate(self._frames)]):
+            entries, wd, inode, prefix, rule, fd = frame
             path = self._table.path(wd) if wd else prefix[:-1]
             if path is None:
-                entries.close()
-                del self._frames[number]
+                _close(self._frames.pop(number))
             else:
-                self._frames[number] = entries, wd, inode, path + b"/" if path else b"", rule
+                prefix = path + b"/" if path else b""
+                self._frames[number] = entries, wd, inode, prefix, rule, fd
         for tasks in (self._tasks, self._deep):
             tasks[:] = [task for task in map(self._present, tasks) if task is not None]
 
@@ -195,34 +202,28 @@ class Scanner:
             device=device,
         )
 
-    def absolute(self, path: bytes) -> bytes:
-        """The path to hand to the kernel."""
-        if not path:
-            return self._root
-        return self._root + b"/" + path if self._root != b"/" else b"/" + path
-
     def step(self, seconds: float) -> bool:
         """Scan for about that long. Returns whether all is done."""
         deadline = self._clock.monotonic() + seconds
         self._follow_moves()
         self.overlaps = self.overlaps or self.is_open
-        self._enter_root()
+        self._look_at_root()
         try:
             self._go_on(deadline)
         finally:
             os.chdir(b"/")  # a process that stands in the root keeps its file system busy
         return not self.is_open
 
-    def _enter_root(self) -> None:
-        """Paths of hot loops are short ones, relative to the root: 1 us less a directory."""
-        try:
-            os.chdir(self._root)
-            self._base = b""
-        except OSError as error:
-            self._base = self.absolute(b"x")[:-1]
-            # What they list is told by such paths, which lead elsewhere now.
+    def _look_at_root(self) -> None:
+        """What is open below another root than this one is begun anew, by its path."""
+        found = self.ground.look(b"") if self.is_open else None
+        root = None if found is None else (found.st_dev, found.st_ino)
+        if root != self._root:
+            self._root = root
             while self._frames:
-                self._unreadable(self._frames.pop(), error)
+                task = self._task_of(self._frames[-1])
+                self._tasks.append(replace(task, rule=replace(task.rule, whole=True)))
+                _close(self._frames.pop())
 
     def _go_on(self, deadline: float) -> None:
         while self.is_open:
@@ -248,24 +249,27 @@ class Scanner:
     def _list(self, deadline: float) -> bool:  # noqa: C901, PLR0912, PLR0915 (the hot loop)
         """List the innermost open directory, and those below it; False where time is up.
 
-        All on local names and in one function: a directory with one file costs
-        7 us where files are not looked at, 17 us where they are, of which the
-        system calls are 5 and 13. A call in between for each entry and a frame
-        object for each directory made it 30. Whatever is not plain (changed,
-        on another device, refused) goes through `_enter`, which begins anew:
-        adding a watch and binding it are idempotent. Raises OSError where the
-        listing itself fails.
+        All on local names and in one function: a call in between for each entry
+        and a frame object for each directory cost more than twice as much. Of a
+        directory that need not be listed only the watch and lstat(2) are left, by
+        its bare name from where the process stands, 3 us; else it is opened once,
+        as no symlink, and its files are looked at from there. Whatever is not plain
+        (changed, on another device, refused) goes through `_enter`, which begins
+        anew: adding a watch and binding it are idempotent. Raises OSError where
+        the listing itself fails.
         """
         frames, found_directories = self._frames, self.found.directories
         add, bind, lstat, scandir = self._watches.add, self._table.bind, os.lstat, os.scandir
+        open_, close, fstat, fchdir = os.open, os.close, os.fstat, os.fchdir
         listed, suspects = self.prefixes.listed, self._excluded.suspects
         excludes, gathered, known = self._excluded.excludes, self._gathered, self.known
-        base = self._base
+        near_limit = self.ground.near_limit
         monotonic = self._clock.monotonic
         current: Rule | None = None
+        standing = -1  # the descriptor of the frame in whose directory the process stands
         count = 1
         while frames:
-            entries, wd, inode, prefix, rule = frames[-1]
+            entries, wd, inode, prefix, rule, fd = frames[-1]
             if rule is not current:
                 current = rule
                 everything, unknown, since = rule.everything, rule.unknown, rule.since_us
@@ -275,108 +279,142 @@ class Scanner:
                 has_leaves = no_files and rule.counts_links
             if not count & _ENTRIES_A_LOOK and monotonic() >= deadline:
                 return False
+            goes_below = is_plain and len(frames) < _OPEN_LEVELS and len(prefix) < near_limit
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     if everything:
-                        self.found.appeared.append(prefix + entry.name)
+                        name = entry.name.encode(_ENCODING, _ERRORS)
+                        self.found.appeared.append(prefix + name)
                     elif not no_files:
                         try:
                             changed = entry.stat(follow_symlinks=False).st_ctime_ns
                         except OSError:
                             continue  # gone since: the watch came first, so its event is queued
                         if changed >= since_ns:
-                            child = prefix + entry.name
+                            child = prefix + entry.name.encode(_ENCODING, _ERRORS)
                             if known.get(child, 0) < changed // 1000:
                                 gathered.entry(child)
                     count += 1
                     if not count & _ENTRIES_A_LOOK and monotonic() >= deadline:
                         return False
                     continue
-                name = entry.name
+                name = entry.name.encode(_ENCODING, _ERRORS)
                 child = prefix + name
                 if child in listed or (suspects(name) and excludes(child, True)):
                     continue
-                if is_plain and len(frames) < _OPEN_LEVELS:
-                    place = base + child
+                if goes_below:
+                    below = -1
                     try:
-                        new = add(place)
-                        found = lstat(place)
+                        if standing != fd:
+                            fchdir(fd)
+                            standing = fd
+                        new = add(name)
+                        if has_leaves:
+                            found = lstat(name)
+                            is_leaf = found.st_nlink == _NO_SUBDIRECTORIES
+                        else:
+                            below, is_leaf = open_(name, LISTED), False
+                            found = fstat(below)
                         if (
                             found.st_ctime_ns < since_ns
                             and found.st_dev == device
                             and found.st_mode & _TYPE == _DIRECTORY
                         ):
+                            if not is_leaf:
+                                if below < 0:
+                                    below = _open_same(name, found)
+                                listing = scandir(below)
                             bind(new, wd, name, found.st_ino)
                             if unknown:
                                 found_directories.append((sub_root, found.st_ino, inode, name))
                             self.done += 1
                             count += 1
-                            if has_leaves and found.st_nlink == _NO_SUBDIRECTORIES:
+                            if is_leaf:
                                 if not count & _ENTRIES_A_LOOK and monotonic() >= deadline:
                                     return False
                                 continue
-                            frames.append((scandir(place), new, found.st_ino, child + b"/", rule))
+                            frame = listing, new, found.st_ino, child + b"/", rule, below
+                            frames.append(frame)
                             break
                     except OSError:
                         pass  # _enter meets it again, and knows what to do
+                    if below >= 0:
+                        close(below)
                 if everything:
                     gathered.entry(child, is_dir=True)
                 task = Task(wd, inode, name, child, rule)
                 if len(frames) >= _OPEN_LEVELS:
                     self._deep.append(task)
                     continue
-                below = self._enter(task)
-                if below is not None:
-                    frames.append(below)
+                entered = self._enter(task, fd)
+                if entered is not None:
+                    frames.append(entered)
                     break
             else:
                 frames.pop()
+                close(fd)
+                if standing == fd:  # the number may be another directory's soon
+                    standing = -1
                 count += 1
         return True
 
     def _unreadable(self, frame: _Frame, error: OSError) -> None:
         """A listing that broke off: its directory is tried again with the next poll."""
-        _, wd, _, prefix, rule = frame
+        _close(frame)
+        self._refused(self._task_of(frame), error, frame[1])
+
+    def _task_of(self, frame: _Frame) -> Task:
+        _, wd, _, prefix, rule, _ = frame
         parent, name = self._table.binding(wd) or (TOP, prefix[:-1])
         above = self._table.inode(parent) if parent != TOP else 0
-        self._refused(Task(parent, above, name, prefix[:-1], rule), error, wd)
+        return Task(parent, above, name, prefix[:-1], rule)
 
-    def _enter(self, task: Task) -> _Frame | None:
-        """Watch a directory, judge its own inode, open its listing."""
-        absolute = self.absolute(task.path)
-        wd = 0
+    def _enter(self, task: Task, folder: int | None = None) -> _Frame | None:
+        """Watch a directory, judge its own inode, open its listing.
+
+        `folder`: a descriptor of the one that it lies in; else its path is walked.
+        """
+        fd, wd = -1, 0
+        frame = None
         try:
-            wd, rule = self._watch(task, absolute)
+            fd = self._open(task, folder)
+            wd, rule = self._watch(task, fd)
             reach(Point.WATCH_ADDED)
-            found = os.lstat(absolute)
-            if not stat.S_ISDIR(found.st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, "replaced")
+            found = os.fstat(fd)
             if found.st_dev != rule.device:
                 rule = self._sub_root(rule, task.path, found)
-            if wd:
-                fitting = self._bind(wd, task, rule, found.st_ino)
-                if fitting is None:
-                    return None
-                rule = fitting
-            below = self._judge(task, rule, found)
-            entries = os.scandir(absolute)
+            fitting = self._bind(wd, task, rule, found.st_ino) if wd else rule
+            if fitting is not None:
+                below = self._judge(task, fitting, found)
+                path = task.path + b"/" if task.path else b""
+                frame = os.scandir(fd), wd, found.st_ino, path, below, fd
         except OSError as error:
             self._refused(task, error, wd)
+        if frame is None:
+            if fd >= 0:
+                os.close(fd)
             return None
         if below.was_refused:
-            below = self._admit(task, below, found)
+            frame = *frame[:4], self._admit(task, below, found), fd
         self.done += 1
         if not wd:
             self.polled += 1
-        return entries, wd, found.st_ino, task.path + b"/" if task.path else b"", below
+        return frame
 
-    def _watch(self, task: Task, absolute: bytes) -> tuple[int, Rule]:
+    def _open(self, task: Task, folder: int | None) -> int:
+        """The task's directory, to be listed. Raises OSError."""
+        if folder is None:
+            return self.ground.open(task.path)
+        self.ground.check(task.path)
+        return os.open(task.name, LISTED, dir_fd=folder)
+
+    def _watch(self, task: Task, fd: int) -> tuple[int, Rule]:
         """The watch and the rule to go on with; watch 0 where none are left. Raises OSError."""
         rule = task.rule
         if not rule.watched:
             return 0, rule
         try:
-            return self._watches.add(absolute), rule
+            return self._watches.add(place(fd)), rule
         except OSError as error:
             if not is_watch_limit(error):
                 raise
@@ -452,10 +490,8 @@ class Scanner:
         if task.parent != TOP:
             return None
         folder, _, name = task.path.rpartition(b"/")
-        try:
-            return os.lstat(self.absolute(folder)).st_ino, name
-        except OSError:
-            return None
+        found = self.ground.look(folder)
+        return None if found is None else (found.st_ino, name)
 
     def _is_explained(self, path: bytes, changed: int, rule: Rule) -> bool:
         """After a clean stop all events before it were journaled, so one of them is why."""
@@ -512,8 +548,22 @@ class Scanner:
 
     def _forget(self, path: bytes) -> None:
         """Should it be entered by another process than this, it is to look new to that one."""
-        with contextlib.suppress(OSError):
-            found = os.lstat(self.absolute(path))
+        found = self.ground.look(path)
+        if found is not None:
             key = (self.sub_roots.get(found.st_dev, 0), found.st_ino)
             if self._memory.directory(*key) is not None:
                 self.found.forgotten.append(key)
+
+
+def _open_same(name: bytes, found: os.stat_result) -> int:
+    """The directory `name`, where the process stands, if it is `found` still. Raises OSError."""
+    fd = os.open(name, LISTED)
+    if os.path.samestat(os.fstat(fd), found):
+        return fd
+    os.close(fd)
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+
+
+def _close(frame: _Frame) -> None:
+    frame[0].close()
+    os.close(frame[5])

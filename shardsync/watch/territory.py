@@ -20,7 +20,6 @@ from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
-from shardsync.watch.guard import look_at
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.rule import Refused, Rule, Task, refused
 from shardsync.watch.scan import Scanner
@@ -51,6 +50,7 @@ class Territory:
         self._watches = watches
         self._table = table
         self._scanner = scanner
+        self._ground = scanner.ground
         self._forgetting = forgetting
         self._gathered = gathered
         self._excluded = excluded
@@ -109,7 +109,7 @@ class Territory:
         path = self._table.path(wd)
         if path is None:
             return
-        found = look_at(self._scanner.absolute(path))
+        found = self._ground.look(path)
         if found is None or found.st_ino != self._table.inode(wd):
             self._lose(wd)
 
@@ -121,7 +121,7 @@ class Territory:
         if self._excluded.excludes(path, True) or self._prefixes.is_foreign(path):
             self.tops.has_news = self.tops.has_news or path in self._prefixes.mine
             return
-        above = look_at(self._scanner.absolute(folder))
+        above = self._ground.look(folder)
         if above is None or above.st_ino != self._table.inode(wd):
             # The parent itself was renamed: this path is another place until its event comes.
             self.missed_directory(wd)
@@ -228,7 +228,7 @@ class Territory:
             self._table.forget(wd)  # remembered all the same: it is where it was
 
     def _device(self, path: bytes) -> int:
-        found = look_at(self._scanner.absolute(path))
+        found = self._ground.look(path)
         return found.st_dev if found is not None else 0
 
     def take_watches(self) -> None:
@@ -245,7 +245,7 @@ class Territory:
                 if self._table.knows(wd):
                     suspects.add(wd)  # until it has a path again, or is given up
                 continue
-            found = look_at(self._scanner.absolute(path))
+            found = self._ground.look(path)
             if found is None or found.st_ino != self._table.inode(wd):
                 self._lose(wd)
                 suspects.add(wd)
@@ -290,7 +290,7 @@ class Territory:
         if not self.journal_mount(point):
             return
         folder, _, name = point.rpartition(b"/")
-        above = look_at(self._scanner.absolute(folder))
+        above = self._ground.look(folder)
         if above is None:
             return
         wd = self._watch_of(folder)
@@ -313,7 +313,7 @@ class Territory:
     def _find_apart(self) -> None:
         self.apart = {}
         for point in self._prefixes.apart:
-            found = look_at(self._scanner.absolute(point))
+            found = self._ground.look(point)
             if found is not None and self._is_mine(point):
                 rule = self._scanner.rule_of_newcomers(device=found.st_dev)
                 # A number of its own: under the file system's the inodes have their real place.
@@ -332,7 +332,7 @@ class Territory:
     def _watch_of(self, path: bytes) -> int:
         """The watch of a directory that is watched at this path, else 0."""
         try:
-            wd = self._watches.add(self._scanner.absolute(path))
+            wd = self._ground.watch(path, self._watches.add)
         except OSError:
             return 0
         if self._table.path(wd) == path:
@@ -343,7 +343,7 @@ class Territory:
 
     def _drop(self, prefix: bytes) -> None:
         try:
-            wd = self._watches.add(self._scanner.absolute(prefix))
+            wd = self._ground.watch(prefix, self._watches.add)
         except OSError:
             return
         if self._table.knows(wd):
@@ -361,7 +361,7 @@ class Territory:
     def _settle(self, task: Task, *, created: bool) -> None:
         """Bind or scan the directory that is at the task's path now."""
         try:
-            wd = self._watches.add(self._scanner.absolute(task.path))
+            wd = self._ground.watch(task.path, self._watches.add)
         except OSError as error:
             self._not_watched(task, error)
             return
@@ -384,7 +384,7 @@ class Territory:
 
     def _bind_anew(self, wd: int, task: Task, *, created: bool) -> bool:
         """Bind a known directory to the task's place; False where it is gone from there."""
-        found = look_at(self._scanner.absolute(task.path))
+        found = self._ground.look(task.path)
         if found is None:
             self.missed_directory(task.parent)
             return False
@@ -399,8 +399,7 @@ class Territory:
     def _list_suspect(self, wd: int, path: bytes, found: os.stat_result) -> None:
         rule = self._scanner.rule_of_newcomers(device=found.st_dev)
         try:
-            with os.scandir(self._scanner.absolute(path)) as entries:
-                names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+            names = self._ground.subdirectories(path)
         except OSError:
             self._scanner.found.suspects.add(wd)
             return
@@ -412,7 +411,7 @@ class Territory:
 
     def _settle_missed(self, task: Task) -> None:
         try:
-            known = self._table.binding(self._watches.add(self._scanner.absolute(task.path)))
+            known = self._table.binding(self._ground.watch(task.path, self._watches.add))
         except OSError as error:
             self._not_watched(task, error)
             return

@@ -13,7 +13,6 @@ from shardsync.clock import Clock
 from shardsync.journal.plan import covers
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Gathered
-from shardsync.watch.guard import look_at
 from shardsync.watch.rule import COARSE_US, Task
 from shardsync.watch.scan import Scanner
 from shardsync.watch.supply import WatchSupply
@@ -44,6 +43,7 @@ class Tops:
         self._watches = watches
         self._table = table
         self._scanner = scanner
+        self._ground = scanner.ground
         self._gathered = gathered
         self._leave = leave
         self._clock = clock
@@ -119,7 +119,7 @@ class Tops:
 
         One look a second instead of one for each of 100,000 prefixes.
         """
-        found = look_at(self._scanner.absolute(folder))
+        found = self._ground.look(folder)
         if found is None or self._clock.wall_us() - found.st_ctime_ns // 1000 < COARSE_US:
             return None
         return found.st_dev, found.st_ino, found.st_ctime_ns
@@ -132,7 +132,7 @@ class Tops:
         self._find(prefixes)
         for prefix in prefixes:
             top = self._watch[prefix]
-            found = look_at(self._scanner.absolute(prefix))
+            found = self._ground.look(prefix)
             if found is not None and top and self._stands_for(top, prefix, found.st_ino):
                 continue
             if top:
@@ -163,9 +163,8 @@ class Tops:
 
     def _top(self, prefix: bytes) -> int:
         """The watch of a prefix, if it has one: adding it again tells the number."""
-        absolute = self._scanner.absolute(prefix)
         try:
-            wd = self._watches.add(absolute)
+            wd = self._ground.watch(prefix, self._watches.add)
         except OSError:
             return 0
         if self._table.binding(wd) == (TOP, prefix):

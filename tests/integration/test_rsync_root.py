@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shardsync.ship.look import Look, Looker, LookKind, open_stepwise
+from shardsync.beneath import open_stepwise
+from shardsync.ship.look import Look, Looker, LookKind
 from shardsync.ship.root import RootGuard, RootIdentity, RootTroubleKind
 from tests.support.sickly import SicklyMount
 from tests.support.transports import ODD_NAMES

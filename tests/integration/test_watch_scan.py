@@ -11,6 +11,7 @@ import pytest
 from shardsync.clock import SystemClock
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Gathered, NoFilter
+from shardsync.watch.ground import Ground
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.rule import Rule, Task
 from shardsync.watch.scan import Scanner
@@ -44,7 +45,7 @@ class NoMemory:
 
 def scanner(root: Path, gathered: Gathered, disk: str = "btrfs /dev/sda1") -> Scanner:
     return Scanner(
-        root=os.fsencode(root),
+        ground=Ground(root=os.fsencode(root)),
         watches=Meddling(),
         table=DirectoryTable(),
         memory=NoMemory(),
@@ -138,7 +139,8 @@ def test_a_listing_that_breaks_off_ends_nothing_else(tmp_path: Path) -> None:
     rule = Rule(unknown=True, whole=True)
     scan.begin(Task(TOP, 0, b"", b"", rule))
     scan.step(0.0)
-    scan._frames.append((Breaking(), 2, 7, b"broken/", rule))
+    broken = os.open(tmp_path / "broken", os.O_PATH)
+    scan._frames.append((Breaking(), 2, 7, b"broken/", rule, broken))
     assert scan.step(60.0)
     assert scan.found.refused[b"broken"].number == errno.EIO
     assert scan.done == 4
@@ -150,7 +152,7 @@ class Breaking:
     def __iter__(self) -> Breaking:
         return self
 
-    def __next__(self) -> os.DirEntry[bytes]:
+    def __next__(self) -> os.DirEntry[str]:
         raise OSError(errno.EIO, "Input/output error")
 
     def close(self) -> None:

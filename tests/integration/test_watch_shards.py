@@ -416,7 +416,7 @@ class Refusing:
         self._real = real
 
     def __call__(self, fd: int, path: bytes, mask: int) -> int:
-        if os.path.join(os.getcwdb(), path) == self.path:
+        if os.path.realpath(path) == self.path:
             ctypes.set_errno(errno.EACCES)
             return -1
         wd: int = self._real(fd, path, mask)  # type: ignore[operator]
