@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shardsync.clock import Clock, SystemClock
+from shardsync.watch.ground import Ground
 
 _OPEN_COSTS_ENTRIES = 20
 _LEAF = 2
@@ -95,6 +96,7 @@ class _Survey:
         self, *, root: bytes, clock: Clock, excluded: Excludes | None, budget: Budget
     ) -> None:
         self._root = root
+        self._ground = Ground(root=root)
         self._clock = clock
         self._excluded = excluded
         self._entries = budget.entries
@@ -178,11 +180,11 @@ class _Survey:
         names: list[bytes] = []
         read, wanted = 0, -1 if below is None or not self._links_count else below
         try:
-            with os.scandir(os.path.join(self._root, path)) as found:
+            with self._ground.listing(path) as found:
                 for entry in found:
                     read += 1
                     if entry.is_dir(follow_symlinks=False):
-                        names.append(entry.name)
+                        names.append(os.fsencode(entry.name))
                         if len(names) == wanted:
                             break
                     if not read % 4096 and self._is_spent(read):

@@ -7,9 +7,10 @@ between, for that would keep the root's file system busy.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from shardsync.beneath import FOUND, LISTED, open_beneath
 from shardsync.watch.guard import look_at
@@ -65,14 +66,20 @@ class Ground:
         finally:
             os.close(descriptor)
 
-    def subdirectories(self, path: bytes) -> list[bytes]:
-        """Names of the real directories in `path`. Raises OSError."""
+    @contextlib.contextmanager
+    def listing(self, path: bytes) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """The entries of the directory `path`, names as os.fsdecode makes them. Raises OSError."""
         descriptor = self.open(path)
         try:
             with os.scandir(descriptor) as entries:
-                return [os.fsencode(e.name) for e in entries if e.is_dir(follow_symlinks=False)]
+                yield entries
         finally:
             os.close(descriptor)
+
+    def subdirectories(self, path: bytes) -> list[bytes]:
+        """Names of the real directories in `path`. Raises OSError."""
+        with self.listing(path) as entries:
+            return [os.fsencode(e.name) for e in entries if e.is_dir(follow_symlinks=False)]
 
     def _absolute(self, path: bytes) -> bytes:
         return self._root.rstrip(b"/") + b"/" + path if path else self._root

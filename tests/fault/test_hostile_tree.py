@@ -31,6 +31,7 @@ from tests.support.instances import instance
 from tests.support.mounting import Mounts
 from tests.support.nodes import local_node
 from tests.support.old_rsync import old_rsync
+from tests.support.swapping import swapping
 from tests.support.transports import SECONDS, transport
 
 pytestmark = [
@@ -41,27 +42,6 @@ STRANGER = 65534
 CANARY = "what only root may read"
 FILES = 40
 RUNS = 15
-_SWAP = """
-import ctypes, sys
-libc = ctypes.CDLL(None)
-one, other = (word.encode() for word in sys.argv[1:])
-print(flush=True)
-while True:
-    libc.renameat2(-100, one, -100, other, 2)  # RENAME_EXCHANGE
-"""
-
-
-@contextlib.contextmanager
-def swapping(one: Path, other: Path) -> Iterator[None]:
-    """Two names that change places all the time."""
-    argv = [sys.executable, "-c", _SWAP, str(one), str(other)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            yield
-        finally:
-            process.kill()
 
 
 def texts(node: Path) -> set[str]:

@@ -111,3 +111,24 @@ def test_names_of_any_bytes_are_counted(tmp_path: Path) -> None:
     """Prefixes are bytes as the kernel gives them."""
     make(tmp_path, "a\udcff/b")
     assert count_directories(tmp_path)[b"a\xff"] == 2
+
+
+class Swapping:
+    """Excludes nothing; once asked, it puts a symlink to `outside` where a directory was."""
+
+    def __init__(self, place: Path, outside: Path) -> None:
+        self._place = place
+        self._outside = outside
+
+    def excludes(self, path: bytes, is_dir: bool) -> bool:  # noqa: FBT001 (as Excludes)
+        if not self._place.is_symlink():
+            self._place.rename(self._place.with_name("aside"))
+            self._place.symlink_to(self._outside)
+        return False
+
+
+def test_a_directory_swapped_for_a_symlink_is_not_counted_through_it(tmp_path: Path) -> None:
+    """Names from outside are no prefixes of a Plan."""
+    make(tmp_path, "tree/d/x", "outside/canary/y")
+    swapping = Swapping(tmp_path / "tree/d", tmp_path / "outside")
+    assert count_directories(tmp_path / "tree", excluded=swapping) == {b"": 2, b"d": 1}
