@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from shardsync import beneath
 from shardsync.clock import SystemClock
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.gathered import Gathered, NoFilter
@@ -168,3 +169,24 @@ class Quiet:
     def add(self, path: bytes) -> int:
         self.count += 1
         return self.count
+
+
+@pytest.mark.parametrize("kernel", ["present", "before 5.6"])
+def test_no_symlink_on_the_way_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    """Whether openat2(2) walks the path, or the scan does, name by name."""
+    if kernel != "present":
+        monkeypatch.setattr(beneath, "_SYS_OPENAT2", 100_000)
+    (tmp_path / "tree/a/b/c").mkdir(parents=True)
+    (tmp_path / "secret/deep/x").mkdir(parents=True)
+    (tmp_path / "tree/link").symlink_to(tmp_path / "secret")
+    scan = scanner(tmp_path / "tree", Gathered())
+    for path in (b"a/b", b"link/deep"):
+        folder, name = path.split(b"/")
+        scan.begin(Task(len(folder), 0, name, path, Rule(unknown=True, whole=True)))
+    assert scan.step(60.0)
+    assert [row[3] for row in scan.found.directories] == [b"b", b"c"]
+    assert scan.found.suspects == {len(b"link")}
+    assert scan.ground.look(b"a/b/c") is not None
+    assert scan.ground.look(b"link/deep") is None
