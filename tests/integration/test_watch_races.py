@@ -62,7 +62,8 @@ def once_before_a_watch(watcher: Watcher, below: Path, act: Callable[[], object]
     acted: list[object] = []
 
     def act_and_add(fd: int, path: bytes, mask: int) -> int:
-        if not acted and path.startswith(os.fsencode(below) + b"/"):
+        # A bare name, or one by a descriptor.
+        if not acted and os.path.realpath(path).startswith(os.fsencode(below) + b"/"):
             acted.append(act())
         wd: int = real(fd, path, mask)
         return wd
@@ -215,8 +216,9 @@ def test_a_directory_renamed_over_one_that_is_just_being_scanned_is_watched(
     acted: list[object] = []
 
     def add_and_replace(fd: int, path: bytes, mask: int) -> int:
+        is_new = os.path.realpath(path) == os.fsencode(new)
         wd: int = real(fd, path, mask)
-        if path == os.fsencode(new) and not acted and len(calls) == 1:
+        if is_new and not acted and len(calls) == 1:
             os.rename(outside, new)
             acted.append(path)
         calls.append(path)
