@@ -14,6 +14,8 @@ from pathlib import Path
 from shardsync.errors import StateUnusable
 
 FOLDER_MODE = 0o700
+_SAYS_NOTHING = frozenset({"lost+found", "logs"})
+"""In a file system that was just made for it, also where the logs are to have their own."""
 
 
 def make_private(folder: Path, *, sign: str = "") -> int:
@@ -44,10 +46,11 @@ def make_private(folder: Path, *, sign: str = "") -> int:
 
 def _refuse_other_use(folder: Path, names: list[str], *, mode: int, sign: str) -> None:
     """Whoever wrote `dir = "/etc"` by mistake must not lose the machine by it."""
-    if names and sign not in names:
+    others = set(names) - _SAYS_NOTHING
+    if others and sign not in names:
         raise StateUnusable(
             f"{folder} is used for something else: its mode is {mode:04o}, and it holds"
-            f" {min(names)}",
+            f" {min(others)}",
             hint="name another state.dir; if this one is for shardsync alone, chmod 0700 it",
         )
 
