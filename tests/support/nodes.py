@@ -21,6 +21,8 @@ from typing import Self
 from shardsync.config.settings import NodeSettings, Target, TargetKind
 
 _START_SECONDS = 10.0
+_NO_PORT = 10
+"""Exit code of a daemon that cannot have its port: RERR_SOCKETIO."""
 
 
 def local_node(path: Path, *, name: str = "web1", tree: str = "main") -> NodeSettings:
@@ -96,14 +98,26 @@ class RsyncDaemon:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def start(self) -> None:
-        """Start it and wait until it listens."""
+        """Start it and wait until it listens.
+
+        During an outage somebody's connection may have been given the port: then once more.
+        """
         self._write_config()
-        self._process = subprocess.Popen(
-            [self._binary, "--daemon", "--no-detach", f"--config={self._config}"],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        _await_listening(self.port, self._process)
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            self._process = subprocess.Popen(
+                [self._binary, "--daemon", "--no-detach", f"--config={self._config}"],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                _await_listening(self.port, self._process)
+            except AssertionError:
+                if self._process.poll() != _NO_PORT or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     def stop(self) -> None:
         """End it and all its connections at once (SIGTERM would take it 2 s)."""

@@ -79,8 +79,8 @@ MUTANTS = (
         file="shardsync/ship/delivery.py",
         edits=(
             (
-                "        if not owned:\n            delivered.foreign +=",
-                "        if False:\n            delivered.foreign +=",
+                "            if not owned:\n                delivered.foreign +=",
+                "            if False:\n                delivered.foreign +=",
             ),
         ),
         tests=(f"{_GUARDS}::test_a_node_that_is_not_owned_keeps_what_is_foreign",),

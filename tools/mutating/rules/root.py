@@ -111,7 +111,7 @@ MUTANTS = (
     Mutant(
         name="symlinks-followed",
         rule="a look goes through no symlink",
-        file="shardsync/ship/look.py",
+        file="shardsync/beneath.py",
         edits=(
             ("_RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS", "_RESOLVE_BENEATH"),
             (
@@ -169,17 +169,11 @@ MUTANTS = (
     Mutant(
         name="comparison-believed",
         rule="what a comparison calls beside the tree is looked at before it is deleted",
-        file="shardsync/ship/delivery.py",
+        file="shardsync/ship/findings.py",
         edits=(
             (
-                (
-                    "                if found.kind is LookKind.MISSING:\n"
-                    "                    gone.add(path)\n"
-                ),
-                (
-                    "                if found.kind is not LookKind.MISSING_ANCESTOR:\n"
-                    "                    gone.add(path)\n"
-                ),
+                "    elif seen.kind is LookKind.MISSING:\n",
+                "    elif seen.kind is not LookKind.MISSING_ANCESTOR:\n",
             ),
         ),
         tests=(
@@ -212,7 +206,7 @@ MUTANTS = (
     Mutant(
         name="not-sealed",
         rule="rsync reads the tree through a mount on which the kernel follows no symlink",
-        file="shardsync/ship/transport.py",
+        file="shardsync/ship/starting.py",
         edits=(
             (
                 "return sealed(self._source.open_below(folder), mounts=mounts)",

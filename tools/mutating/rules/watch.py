@@ -16,15 +16,18 @@ MUTANTS = (
         file="shardsync/watch/scan.py",
         edits=(
             (
-                "            wd, rule = self._watch(task, absolute)\n",
+                "            wd, rule = self._watch(task, fd)\n",
                 (
-                    "            listed = [*os.scandir(absolute)]\n"
-                    "            wd, rule = self._watch(task, absolute)\n"
+                    "            listed = [*os.scandir(fd)]\n"
+                    "            wd, rule = self._watch(task, fd)\n"
                 ),
             ),
             (
-                "            entries = os.scandir(absolute)\n",
-                "            entries = (entry for entry in listed)\n",
+                "                frame = os.scandir(fd), wd, found.st_ino, path, below, fd\n",
+                (
+                    "                entries = (entry for entry in listed)\n"
+                    "                frame = entries, wd, found.st_ino, path, below, fd\n"
+                ),
             ),
         ),
         tests=(f"{_SCAN}::test_a_directory_is_watched_before_it_is_listed",),
