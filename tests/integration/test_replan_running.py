@@ -65,6 +65,14 @@ def is_split(made: Instance) -> bool:
     return states(made) == [PlanState.ACTIVE, PlanState.ACTIVE]
 
 
+def watermarks(made: Instance) -> list[int]:
+    found = []
+    for shard in plan_of(made).observing():
+        with contextlib.closing(JournalReader(made.state.journal(shard.id))) as reader:
+            found.append(reader.progress().watermark_us or 0)
+    return found
+
+
 def changes(made: Instance, shard: PlannedShard) -> list[Change]:
     with contextlib.closing(JournalReader(made.state.journal(shard.id))) as reader:
         return list(reader.read(after=0, limit=100_000))
@@ -183,7 +191,10 @@ def test_fewer_shards_look_at_nothing_that_stood_still(tmp_path: Path) -> None:
         eventually(lambda: is_split(made) and not differences(made.root, made.node))
         time.sleep(_HOLD_SECONDS)
         made.write_settings(shards=1)
+        began_us = time.time_ns() // 1000
         with Churn(made):
+            # A Watermark moves with a commit: until then what stood still may be news.
+            eventually(lambda: min(watermarks(made)) > began_us)
             made.client.signal("shardsync:coordinator", "HUP")
             eventually(lambda: states(made) == [PlanState.ACTIVE], seconds=60)
             time.sleep(1)
