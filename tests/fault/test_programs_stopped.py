@@ -5,18 +5,30 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from shardsync.control.programs import Commands, commands
 from shardsync.journal.reader import JournalReader
 from shardsync.journal.state_reader import StateReader
+from tests.support import narrow_watcher
 from tests.support.instances import Instance, eventually, instance
 from tests.support.memory import memory_limit
-from tests.support.queue import small_queue
+
+
+def narrow(made: Instance) -> Commands:
+    """The real programs; a Watcher's kernel queue holds 64 events."""
+    real = commands(made.state, made.config)
+    script = Path(narrow_watcher.__file__)
+    python = ("env", f"PYTHONPATH={script.parents[2]}", sys.executable, str(script))
+    ours = commands(made.state, made.config, python=python)
+    return replace(real, watcher=ours.watcher)
 
 
 def pid_of(made: Instance, name: str) -> int:
@@ -57,9 +69,8 @@ def test_what_stood_still_catches_up(tmp_path: Path) -> None:
     with instance(tmp_path, shards=1) as made:
         (made.root / "old").mkdir()
         made.write_settings(shards=1, retention="1s")
-        with small_queue():
-            made.lifecycle().up(made.settings())
-            eventually(made.is_in_step)
+        made.lifecycle().up(made.settings(), programs=narrow(made))
+        eventually(made.is_in_step)
         journal = JournalReader(made.state.journal("main-00"))
 
         with stopped(pid_of(made, "watcher-00")):

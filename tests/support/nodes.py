@@ -280,6 +280,8 @@ class Sshd:
                     # The temporary folder of a test may be group-writable.
                     "StrictModes no",
                     "MaxStartups 100",
+                    # No file of whoever runs the tests says anything at a login.
+                    f"SetEnv HOME={self._config.parent}",
                     *self._lines,
                 ]
             )
