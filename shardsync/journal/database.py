@@ -119,8 +119,11 @@ def is_sound(connection: sqlite3.Connection, path: Path) -> bool:
 
     Raises sqlite3.Error.
     """
-    if os.stat(path).st_size > _QUICK_CHECK_BYTES:
-        return True
+    return os.stat(path).st_size > _QUICK_CHECK_BYTES or is_wholly_sound(connection)
+
+
+def is_wholly_sound(connection: sqlite3.Connection) -> bool:
+    """Whether a look at all of it finds no damage, however long it takes. Raises sqlite3.Error."""
     return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
 
 

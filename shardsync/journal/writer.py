@@ -26,6 +26,7 @@ from shardsync.journal.database import (
     connect_writer,
     is_damage,
     is_sound,
+    is_wholly_sound,
     unusable,
 )
 from shardsync.journal.progress import PROGRESS_COLUMNS, Progress, read_progress
@@ -355,7 +356,7 @@ class JournalWriter:
         """Whether a look at all of it, as it is on the disk, finds no damage."""
         try:
             with contextlib.closing(connect_reader(self.path)) as fresh:  # without our cache
-                return bool(fresh.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+                return is_wholly_sound(fresh)
         except sqlite3.Error as error:
             return not is_damage(error)
 
