@@ -208,8 +208,9 @@ class RsyncRun:
             pulse.ended()
 
     def _take_out(self, line: bytes) -> None:
-        is_sent = line.startswith(_SENT) and not line.startswith(_NEW_DIRECTORY, len(_SENT))
-        if self._on_line is None and is_sent:
+        is_sent = line.startswith(_SENT)
+        is_made = is_sent and line.startswith(_NEW_DIRECTORY, len(_SENT))
+        if self._on_line is None and is_sent and not is_made:
             # Merely counted: to parse it too costs 7 us, a third of what a Batch costs us.
             self._sent += 1
             return
@@ -221,7 +222,7 @@ class RsyncRun:
             self._deleted += 1
         elif report.operation == "send":
             self._sent += 1
-            if line.startswith(_NEW_DIRECTORY, len(_SENT)) and len(self._made) < _MADE_AT_MOST:
+            if is_made and len(self._made) < _MADE_AT_MOST:
                 self._made.append(report.path)
         if self._on_line is not None:
             self._on_line(report)
