@@ -32,6 +32,7 @@ from shardsync.ship.command import Purpose
 from shardsync.ship.explained import Explained, explained_after
 from shardsync.ship.findings import Findings, find
 from shardsync.ship.first_contact import FirstContact
+from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.messages import temporary_stem
@@ -71,7 +72,7 @@ class Auditor:
         self._state = state
         self._journals = journals
         self._transport = transport
-        self._view = view
+        self._footing = Footing(key=node.key, view=view)
         self._first_contact = first_contact
         self._in_flight = in_flight
         self._wake = wake
@@ -199,7 +200,7 @@ class Auditor:
     ) -> Findings:
         return await find(
             self._transport,
-            self._view,
+            self._footing,
             paths,
             purpose=purpose,
             most=_MANY,
@@ -211,13 +212,13 @@ class Auditor:
         """What differs though nothing is on its way there, as rows for the Syncer."""
         if explained.is_cut:
             return []
-        if found.is_cut or found.beyond:
+        if found.is_cut or found.beside.beyond:
             above = piece.path if piece.first else piece.path.rpartition(b"/")[0]
             rows = [self._row(piece.path, WorkReason.RECONCILE, piece)]
             # Its times suffer where several such pieces are sent side by side.
             return [*rows, *([self._row(above, WorkReason.RECONCILE)] if above else [])]
         differing = [path for path in found.changed if not explained.explains(path)]
-        beside = [path for path in found.extraneous if not _is_expected(path, explained)]
+        beside = [path for path in found.beside.paths if not _is_expected(path, explained)]
         paths = [*differing, *beside, *found.unreadable]
         return [self._row(path, WorkReason.AUDIT) for path in paths]
 

@@ -37,6 +37,7 @@ from shardsync.ship.delivery import Delivery
 from shardsync.ship.explained import explained_after
 from shardsync.ship.findings import Findings, find
 from shardsync.ship.fold import Pending, Want
+from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.look import LookKind
@@ -95,6 +96,7 @@ class Comparing:
         self._delivery = delivery
         self._transport = transport
         self._view = view
+        self._footing = Footing(key=key, view=view)
         self._journals = journals
         self._subtree = subtree
         self._is_excluded = is_excluded
@@ -205,7 +207,7 @@ class Comparing:
 
     def _is_over(self, slice_: _Slice) -> bool:
         seconds = self._clock.monotonic() - slice_.began
-        found = sum(len(done.found.changed) + len(done.found.extraneous) for done in slice_.open)
+        found = sum(len(done.found.changed) + len(done.found.beside.paths) for done in slice_.open)
         return (
             seconds > _SLICE_SECONDS
             or found > _MANY
@@ -278,7 +280,7 @@ class Comparing:
     ) -> Findings:
         found = await find(
             self._transport,
-            self._view,
+            self._footing,
             paths,
             purpose=purpose,
             most=_MANY,
@@ -305,7 +307,7 @@ class Comparing:
             await self._judge_owned(slice_, found)
         pending = [
             Pending(path=path, want=Want.CONTENT, since=rows[0].since)
-            for path in (*found.changed, *found.extraneous)
+            for path in (*found.changed, *found.beside.paths)
         ]
         allow = all(item.since <= row.allow_delete for item in rows)
         if pending:
@@ -318,10 +320,10 @@ class Comparing:
                 again=found.has_deletions,
                 live=False,
                 find_extraneous=False,
-                beyond=found.beyond if row.owned else 0,
+                beyond=found.beside.beyond if row.owned else 0,
             )
             _add(total, delivered)
-        rows = _ended(slice_, rows, total, beyond=found.beyond)
+        rows = _ended(slice_, rows, total, beyond=found.beside.beyond)
         if slice_.sweep and found.leftovers and row.owned:
             await self._sweep(found, total, allow=allow)
         for path, reason in found.unreadable.items():
@@ -336,14 +338,14 @@ class Comparing:
         """
         await asyncio.sleep(_COMMIT_SECONDS)
         explained = await explained_after(self._journals, slice_.cursors, subtree=self._subtree)
-        differing = [*found.changed, *found.extraneous, *found.unreadable]
+        differing = [*found.changed, *found.beside.paths, *found.unreadable]
         if not any(done.delivered.shipped or done.delivered.failed for done in slice_.open):
             differing = [
                 *(path for path in found.changed if not explained.explains(path)),
-                *(path for path in found.extraneous if not explained.explains_extraneous(path)),
+                *(path for path in found.beside.paths if not explained.explains_extraneous(path)),
                 *(path for path in found.unreadable if not explained.explains(path)),
             ]
-            if not differing and not found.beyond:
+            if not differing and not found.beside.beyond:
                 return
         self._state.set_node(self._key, owned=0)
         self._log.warning(
@@ -422,7 +424,7 @@ def _ended(slice_: _Slice, rows: list[Work], total: Delivered, *, beyond: int) -
         return rows
     if not total.deleted:
         return rows
-    left = {item.id for done in slice_.open if done.found.beyond for item in done.rows}
+    left = {item.id for done in slice_.open if done.found.beside.beyond for item in done.rows}
     return [item for item in rows if item.id not in left]
 
 

@@ -33,6 +33,7 @@ from shardsync.ship.command import Purpose
 from shardsync.ship.explained import explained_after
 from shardsync.ship.findings import find
 from shardsync.ship.fold import Want, rebase
+from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.look import LookKind
@@ -181,7 +182,7 @@ class FirstContact:
         await self._folder.meet()
         found = await find(
             self._transport,
-            self._view,
+            Footing(key=key, view=self._view),
             list(tops),
             purpose=Purpose.COMPARE_LEVEL,
             most=_LOST_AT_MOST,

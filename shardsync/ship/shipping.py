@@ -13,6 +13,9 @@ from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison
 from shardsync.ship.outcome import RunResult
 
+DEADLINE_SECONDS = 6 * 3600.0
+"""The longest that one run may take; one that makes no progress is ended much sooner."""
+
 
 class Shipping(Protocol):
     """What a delivery asks of the transport to a Node: `ship.transport.NodeTransport`."""

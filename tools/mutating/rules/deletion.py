@@ -38,7 +38,7 @@ MUTANTS = (
     Mutant(
         name="below-a-directory-not-counted",
         rule="what lies below a directory that is gone counts too",
-        file="shardsync/ship/delivery.py",
+        file="shardsync/ship/losses.py",
         edits=(
             (
                 "            uncounted = [path for path in plan.gone if path in plan.uncounted]\n",
@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant(
         name="owned-ignored",
         rule="what is foreign on a Node that is not owned is listed and kept",
-        file="shardsync/ship/delivery.py",
+        file="shardsync/ship/clearing.py",
         edits=(
             (
                 "            if not owned:\n                delivered.foreign +=",
@@ -134,7 +134,7 @@ MUTANTS = (
         name="leftovers-not-swept",
         rule="what killed runs left is swept",
         file="shardsync/ship/delivery.py",
-        edits=(("        if sweep or self._was_cut_off:\n", "        if False:\n"),),
+        edits=(("if sweep or self._runs.was_cut_off:\n", "if False:\n"),),
         tests=(
             f"{_STEPS}::test_what_a_killed_run_left_is_swept_with_the_batch_that_is_sent_again",
             f"{_STEPS}::test_what_a_run_that_was_repeated_at_once_left_is_swept",

@@ -89,7 +89,7 @@ MUTANTS = (
     Mutant(
         name="mount-came-and-went",
         rule="what was looked at while a mount below the root came or went does not count",
-        file="shardsync/ship/delivery.py",
+        file="shardsync/ship/footing.py",
         edits=(("if self._mounts is not None and now != self._mounts:", "if False:"),),
         tests=(f"{_STEPS}::test_a_mount_that_went_and_came_within_a_batch_stops_its_next_run",),
     ),

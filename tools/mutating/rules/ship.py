@@ -51,7 +51,7 @@ MUTANTS = (
     Mutant(
         name="quick-check-of-trees",
         rule="a directory that came as a whole is compared by its bytes",
-        file="shardsync/ship/delivery.py",
+        file="shardsync/ship/sending.py",
         edits=(
             (
                 "    Compare.CONTENT: Purpose.TREE_CHECKSUM,\n",
@@ -163,7 +163,7 @@ MUTANTS = (
     Mutant(
         name="linked-though-it-stays",
         rule="nor is one that this Batch does not delete",
-        file="shardsync/ship/delivery.py",
+        file="shardsync/ship/vacating.py",
         edits=(("if not all(plan.deletes(origin) for origin in move.origins):", "if False:"),),
         tests=(f"{_MOVES}::test_an_old_name_that_is_not_deleted_in_the_batch_is_copied",),
     ),
