@@ -117,12 +117,19 @@ class SyncService:
     async def serve(self) -> None:
         """Run until stopped. Raises StateUnusable where state.db cannot be written at first."""
         self._state.start(pid=os.getpid())
-        self._follow_plan()
-        await self._adapt()
-        self._operator.recover()
+        # Before the first look at the Plan: one that is written meanwhile would be missed.
         wakeup = Wakeup(state_dir=self._state_dir, on_news=self._on_news, log=self._log)
         wakeup.start()
-        self._log.info("sync.started", trees=len(self._trees), nodes=len(self._posts))
+        try:
+            self._follow_plan()
+            await self._adapt()
+            self._operator.recover()
+            self._log.info("sync.started", trees=len(self._trees), nodes=len(self._posts))
+            await self._work(wakeup)
+        finally:
+            wakeup.stop()
+
+    async def _work(self, wakeup: Wakeup) -> None:
         tasks = [
             asyncio.create_task(self._guarded(what, work))
             for what, work in (

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from shardsync.journal import requests
 from shardsync.journal.locks import FileLock
+from shardsync.journal.plan import Plan
 from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.model import EpochReason, Kind, Scope
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
-from tests.support.sync import Instance, run, running
+from tests.support.sync import Instance, begun, run, running
 
 
 def test_an_empty_node_is_filled_and_then_followed(tmp_path: Path) -> None:
@@ -71,6 +75,35 @@ def test_a_daemon_node_is_led_on_after_a_restart(tmp_path: Path) -> None:
         (tmp_path / "module" / "a").write_text("1")
         instance.changed("b", shard=1)
         run(second)
+
+
+def test_a_plan_that_is_written_while_the_process_starts_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first `up` the Coordinator makes it meanwhile, and the next one may be days off."""
+    instance = Instance(tmp_path)
+    (instance.tree / "a").write_text("1")
+    instance.nodes = [local_node(tmp_path / "node")]
+    instance.plan = Plan()
+
+    async def work() -> None:
+        sync, task = begun(instance)
+        instance.plan = None
+
+        def adapted(_: object) -> None:
+            """It has looked for a Plan, and has all else ready."""
+            monkeypatch.undo()
+            instance.write_plan()
+
+        monkeypatch.setattr(sync.service, "_note_settings", adapted)
+        try:
+            await sync.followed()
+            assert (tmp_path / "node" / "a").read_text() == "1"
+        finally:
+            sync.service.stop()
+            await asyncio.wait_for(task, 30)
+
+    run(work)
 
 
 def test_the_cursor_comes_to_a_new_epoch_in_which_nothing_changed(tmp_path: Path) -> None:
