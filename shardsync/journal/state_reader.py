@@ -215,11 +215,14 @@ class StateReader:
         )
         return int(rows[0][0]) if rows else None
 
-    def link_names(self, tree: str, file: LinkedFile) -> set[bytes]:
-        """The names under which this file was met last, perhaps not all its own any more."""
+    def link_names(self, tree: str, file: LinkedFile, *, with_gone: bool = False) -> set[bytes]:
+        """The names under which this file was met last, perhaps not all its own any more.
+
+        `with_gone`: also those that it was seen to have lost.
+        """
         rows = self._database.rows(
-            "SELECT path FROM links WHERE tree = ? AND device = ? AND inode = ? AND is_gone = 0",
-            (tree, file.device, file.inode),
+            "SELECT path FROM links WHERE tree = ? AND device = ? AND inode = ? AND is_gone <= ?",
+            (tree, file.device, file.inode, int(with_gone)),
         )
         return {row[0] for row in rows}
 

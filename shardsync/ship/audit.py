@@ -29,14 +29,13 @@ from shardsync.journal.state_writer import StateWriter
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import NodeState, Scope
 from shardsync.ship.command import Purpose
-from shardsync.ship.explained import Explained, explained_after
 from shardsync.ship.findings import Findings, find
 from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
-from shardsync.ship.messages import temporary_stem
 from shardsync.ship.shipping import NodeTrouble, RootLost, Shipping
+from shardsync.ship.unexplained import Compared, Judge, Unexplained
 from shardsync.ship.view import NodeView
 
 _FIRST_SECONDS = 3600.0
@@ -46,7 +45,10 @@ _AWAY_SECONDS = 60.0
 _REST_FACTOR = 4.0
 """A round that is late rests for so many times what its last piece took."""
 _SETTLE_SECONDS = 1.0
-"""Until what changed while a piece was compared is in its Journal."""
+"""From one look to the next whether what changed while a piece was compared is journaled, and
+until the names of files that have several are noted."""
+_JUDGED_WITHIN_SECONDS = 300.0
+"""After that what was compared is old, and is compared again."""
 _MANY = 2_000
 """More differences than that in one piece, and the piece is reconciled as a whole."""
 
@@ -80,7 +82,9 @@ class Auditor:
         self._log = log
         self._began_us = clock.wall_us()
         self._rest_until = 0.0
+        self._compared: Compared | None = None
         self._said = ChangeOnly(clock=clock)
+        self._judge = Judge(node=node, state=state.read, journals=journals, view=view)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Audit until told to stop; a piece under way is cut off."""
@@ -98,20 +102,22 @@ class Auditor:
         try:
             row = self._state.know_node(self._node.key)
             if not self._may_audit(row):
+                self._compared = None
                 return _LOOK_SECONDS
             piece = self._state.read.audit_piece(self._node.key)
             if piece is None:
                 return await self._begin(row)
-            wait = self._wait_seconds()
-            if wait > 0:
-                return min(wait, _LOOK_SECONDS)
-            await self._audit(row, piece)
+            if self._compared is None or self._compared.piece != piece:
+                wait = self._wait_seconds()
+                if wait > 0:
+                    return min(wait, _LOOK_SECONDS)
+                self._compared = await self._compare(piece)
+            return await self._conclude(row, self._compared)
         except (NodeTrouble, RootLost, StateUnusable, OSError) as error:
+            self._compared = None
             # What it is the Syncer tells, which meets it too.
-            if self._said.is_due(str(error)):
-                self._log.info("audit.waits", reason=error)
+            self._say_waiting(error)
             return _AWAY_SECONDS
-        return 0.0
 
     def _may_audit(self, row: NodeRow) -> bool:
         """Not while the Node is away, or has so much before it that a difference says nothing."""
@@ -121,6 +127,8 @@ class Auditor:
         if hours is not None and hours.until_us(self._clock.wall_us()) is None:
             return False
         if not row.contacted or row.state is not NodeState.FOLLOWING:
+            return False
+        if not self._journals.are_observing():
             return False
         return not COMPARING & self._state.read.work_reasons(self._node.key).keys()
 
@@ -153,37 +161,53 @@ class Auditor:
         spread = self._node.audit_every_seconds * found.done / max(1, found.pieces)
         return found.began_at + int(spread * 1e6)
 
-    async def _audit(self, row: NodeRow, piece: AuditPiece) -> None:
+    async def _compare(self, piece: AuditPiece) -> Compared:
         began = self._clock.monotonic()
         cursors = self._state.read.cursors(self._node.key)
-        found = await self._compare(piece)
-        seconds = self._clock.monotonic() - began
+        work = tuple(self._state.read.work(self._node.key))
+        found = await self._findings(piece)
+        return Compared(
+            piece=piece,
+            found=found,
+            cursors=cursors,
+            work=work,
+            seen_us=self._clock.wall_us(),
+            seconds=self._clock.monotonic() - began,
+        )
+
+    async def _conclude(self, row: NodeRow, compared: Compared) -> float:
+        """Record the piece, with the work that it opens; not before it is known what explains."""
         work: list[Work] = []
-        if not found.is_empty:
-            await asyncio.sleep(_SETTLE_SECONDS)
-            explained = await explained_after(
-                self._journals,
-                cursors,
-                subtree=self._node.subtree,
-                work=self._state.read.work(self._node.key),
-            )
-            work = self._work(piece, found, explained)
+        if not compared.found.is_empty:
+            age = (self._clock.wall_us() - compared.seen_us) / 1e6
+            if not 0 <= age <= _JUDGED_WITHIN_SECONDS:
+                self._compared = None
+                self._say_waiting("changes of the tree are not journaled for long")
+                return _AWAY_SECONDS
+            if not self._judge.may_judge(compared) or age < _SETTLE_SECONDS:
+                return _SETTLE_SECONDS
+            work = self._work(compared, await self._judge.judge(compared))
+        self._record(row, compared, work)
+        return 0.0
+
+    def _record(self, row: NodeRow, compared: Compared, work: list[Work]) -> None:
+        self._compared = None
         gain = Gain(
             done=1,
-            paths=found.files,
-            bytes=found.file_bytes,
+            paths=compared.found.files,
+            bytes=compared.found.file_bytes,
             differences=len(work),
-            busy_us=int(seconds * 1e6),
+            busy_us=int(compared.seconds * 1e6),
         )
-        is_last = self._state.note_audited(self._node.key, piece, found=work, gain=gain)
-        self._rest_until = self._clock.monotonic() + _REST_FACTOR * seconds
+        is_last = self._state.note_audited(self._node.key, compared.piece, found=work, gain=gain)
+        self._rest_until = self._clock.monotonic() + _REST_FACTOR * compared.seconds
         if work:
             self._tell(row, work)
             self._wake()
         if is_last:
             self._log.info("audit.done")
 
-    async def _compare(self, piece: AuditPiece) -> Findings:
+    async def _findings(self, piece: AuditPiece) -> Findings:
         is_exact = self._node.audit_checksum
         if piece.scope is Scope.LISTING:
             purpose = Purpose.COMPARE_LEVEL_CHECKSUM if is_exact else Purpose.COMPARE_LEVEL
@@ -208,18 +232,15 @@ class Auditor:
             known=known,
         )
 
-    def _work(self, piece: AuditPiece, found: Findings, explained: Explained) -> list[Work]:
+    def _work(self, compared: Compared, differing: Unexplained) -> list[Work]:
         """What differs though nothing is on its way there, as rows for the Syncer."""
-        if explained.is_cut:
-            return []
-        if found.is_cut or found.beside.beyond:
+        piece, found = compared.piece, compared.found
+        if found.beside.beyond or (found.is_cut and differing.changed):
             above = piece.path if piece.first else piece.path.rpartition(b"/")[0]
             rows = [self._row(piece.path, WorkReason.RECONCILE, piece)]
             # Its times suffer where several such pieces are sent side by side.
             return [*rows, *([self._row(above, WorkReason.RECONCILE)] if above else [])]
-        differing = [path for path in found.changed if not explained.explains(path)]
-        beside = [path for path in found.beside.paths if not _is_expected(path, explained)]
-        paths = [*differing, *beside, *found.unreadable]
+        paths = [*differing.changed, *differing.others]
         return [self._row(path, WorkReason.AUDIT) for path in paths]
 
     def _row(self, path: bytes, reason: WorkReason, piece: AuditPiece | None = None) -> Work:
@@ -234,6 +255,10 @@ class Auditor:
             beyond=b"" if piece is None else piece.beyond,
         )
 
+    def _say_waiting(self, reason: object) -> None:
+        if self._said.is_due(str(reason)):
+            self._log.info("audit.waits", reason=reason)
+
     def _tell(self, row: NodeRow, work: Iterable[Work]) -> None:
         paths = sorted(item.path for item in work)
         known = set(self._state.read.foreign_paths(self._node.key))
@@ -242,15 +267,3 @@ class Auditor:
             self._log.warning(
                 "audit.differs", paths=len(new), example=new[0], owned=bool(row.owned)
             )
-
-
-def _is_expected(path: bytes, explained: Explained) -> bool:
-    """Whether what is beside the Tree is pending, or a file that is being received just now."""
-    if explained.explains_extraneous(path):
-        return True
-    folder, _, name = path.rpartition(b"/")
-    stem = temporary_stem(name)
-    if not stem:
-        return False
-    prefix = folder + b"/" if folder else b""
-    return explained.explains(prefix + stem) or explained.explains(prefix + b"." + stem)

@@ -103,24 +103,64 @@ def test_equal_size_and_time_are_told_apart_only_by_checksum(
     run(work)
 
 
+@pytest.mark.fault("hard-links")
 def test_what_is_pending_is_no_difference(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Changes that wait for their delay while a round goes by are told of by nobody."""
+    """Changes that wait for their delay while a round goes by are told of by nobody: not of a
+    file with several names, which was written through one that it then lost; and not where
+    there are more of them than one look at a Node keeps.
+    """
     instance, node = _instance(tmp_path), tmp_path / "node"
     instance.sync = dataclasses.replace(
         instance.sync, delay_seconds=3600.0, max_delay_seconds=7200.0
     )
+    os.link(instance.tree / "d3/a/f", instance.tree / "d4/b/other")
+    os.link(instance.tree / "d3/a/f", instance.tree / "d4/b/third")
+    deployed = [f"d5/new{number}" for number in range(2_100)]
 
     async def work() -> None:
         async with running(instance) as sync:
             await sync.followed(seconds=30)
-            fill(instance.tree, {"d1/a/f": "new", "d9/x": "1"})
+            (instance.tree / "d4/b/other").write_text("through one of them")
+            instance.changed("d4/b/other")
+            await sync.until(lambda: sync.state.read.has_links("main"))
+            os.unlink(instance.tree / "d4/b/other")
+            fill(instance.tree, {"d1/a/f": "new", "d9/x": "1", **dict.fromkeys(deployed, "")})
             os.unlink(instance.tree / "d2/a/f")
-            instance.changed("d1/a/f", "d9", "d9/x", "d2/a/f")
-            await _audited(sync, rounds=2)
+            instance.changed("d1/a/f", "d9", "d9/x", "d2/a/f", "d4/b/other", *deployed)
+            await _audited(sync)
             assert (node / "d1/a/f").read_text() == "1"
             assert (node / "d2/a/f").exists()
+            assert (node / "d3/a/f").read_text() == "3"
+            assert not (node / "d5/new7").exists()
+            assert sync.state.read.work(KEY) == []
+
+    run(work)
+    assert not [record for record in caplog.records if "audit.differs" in record.getMessage()]
+
+
+def test_what_is_not_journaled_yet_is_no_difference(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Watcher that stands still, or a file that is being written: the audit waits for it."""
+    instance, node = _instance(tmp_path), tmp_path / "node"
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed(seconds=30)
+            instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
+            fill(instance.tree, {"d1/a/f": "is written for long"})
+            before = row_of(sync).audited_at
+            await sync.until(lambda: sync.state.read.audit_piece(KEY) is not None, seconds=40)
+            await asyncio.sleep(3)
+            assert (node / "d1/a/f").read_text() == "1"
+            instance.changed("d1/a/f")
+            ahead = instance.clock.wall_us() + 3_600_000_000
+            instance.journals[0].commit(progress={"watermark_us": ahead})
+            await sync.followed()
+            await sync.until(lambda: row_of(sync).audited_at != before, seconds=40)
+            assert (node / "d1/a/f").read_text() == "is written for long"
 
     run(work)
     assert not [record for record in caplog.records if "audit.differs" in record.getMessage()]
