@@ -41,6 +41,7 @@ class CrashSite:
         self._said = 0
         self._make_tree()
         self._made_at = time.monotonic()
+        self._is_of_age = False
         self.write_settings()
         with self.failpoints.told():
             made.lifecycle().up(made.settings())
@@ -211,10 +212,15 @@ class CrashSite:
         return [line.partition("(")[2].partition(";")[0] for line in lines]
 
     def steady(self) -> None:
-        """Wait until every program runs that should, and the tree's files are of some age."""
+        """Wait until every program runs that should, and no catch-up looks back so far as to when
+        the tree was made: Watermarks move on by a flush, or with the next heartbeat.
+        """
         expected = self.made.lifecycle()._expected
         eventually(lambda: all(p.state is ProgramState.RUNNING for p in expected()))
-        time.sleep(max(0.0, self._made_at + _MARGIN_SECONDS - time.monotonic()))
+        if not self._is_of_age:
+            time.sleep(max(0.0, self._made_at + _MARGIN_SECONDS - time.monotonic()))
+            self.flush()
+            self._is_of_age = True
 
     def differences(self) -> list[str]:
         """Between the Tree and each Node, by two oracles that share no code with us."""
