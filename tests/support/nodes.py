@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,6 +22,10 @@ from typing import Self
 from shardsync.config.settings import NodeSettings, Target, TargetKind
 
 _START_SECONDS = 10.0
+_FIRST_PORT = 1024
+_PORTS = 15_000
+_PORTS_GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""ip(7)."""
 _NO_PORT = 10
 """Exit code of a daemon that cannot have its port: RERR_SOCKETIO."""
 
@@ -290,11 +295,16 @@ class Sshd:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback TCP port that nobody listens on at the moment.
+
+    Below those that connections are given, so that none is given it during an outage.
+    """
+    end = int(_PORTS_GIVEN.read_text().split()[0])
+    while True:
+        port = end - 1 - secrets.randbelow(min(_PORTS, end - _FIRST_PORT))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
