@@ -34,6 +34,7 @@ def main() -> int:
         minutes = 600.0 if options.operations else _MINUTES
     folder = Path(tempfile.mkdtemp(prefix="shardsync-soak-", dir=options.folder))
     again = f"tools/soak --seed {seed} --minutes {minutes:g} --round {options.round}"
+    again += f" --every {options.every}"
     tell(f"seed {seed}, in {folder}; the same operations again: {again}")
     began = time.monotonic()
     with Display() as display:
@@ -42,6 +43,7 @@ def main() -> int:
             seed=seed,
             with_faults=not options.calm,
             kinds=tuple(options.kinds.split(",")),
+            every=options.every,
             say=tell,
             part=display.part,
         )
@@ -73,6 +75,11 @@ def _options() -> argparse.Namespace:
         default="plain,hard,blind",
         help="of rounds, taking turns: plain; hard: with faults that a comparison answers;"
         " blind: with changes that inotify cannot see",
+    )
+    parser.add_argument(
+        "--every",
+        default="10m",
+        help="how long Journals are kept, and a round of the audit takes: 10m",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--folder", help="where to work; the system's temporary folder else")

@@ -7,8 +7,10 @@ import errno
 import random
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tools.soaks.keeper import Keeper, paths_below
 from tools.soaks.site import Site
@@ -96,7 +98,10 @@ def restore_state(scene: Scene) -> None:
     scene.site.supervisorctl("stop", "shardsync:sync")
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    shutil.copyfile(scene.old_state, path)
+    # Another file: connections of this process share what SQLite remembers of the one before.
+    made = path.with_suffix(".restored")
+    shutil.copyfile(scene.old_state, made)
+    made.rename(path)
     scene.site.supervisorctl("start", "shardsync:sync")
 
 
@@ -108,11 +113,7 @@ def empty_node(scene: Scene) -> None:
         scene.site.daemon.stop()
     else:
         scene.site.supervisorctl("stop", "shardsync:sync")
-    for path in scene.site.nodes[name].iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    _empty(scene.site.nodes[name])
     if name == "web2":
         # An outage is noticed only by what is tried meanwhile.
         time.sleep(scene.dice.uniform(1.0, 3.0))
@@ -121,9 +122,19 @@ def empty_node(scene: Scene) -> None:
         scene.site.supervisorctl("start", "shardsync:sync")
 
 
+def _empty(folder: Path) -> None:
+    """Again until nothing is left: an rsync that was killed may be at its last file yet."""
+    while paths := list(folder.iterdir()):
+        for path in paths:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
 def fill_disk(scene: Scene) -> None:
     """The disk of web3 is full for some seconds."""
-    ballast = scene.site.small_disk / "ballast"
+    ballast = scene.site.small_disk / f"ballast-{threading.get_ident()}"  # two may fill it at once
     try:
         with ballast.open("wb", buffering=0) as file:
             try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from shardsync.errors import ShardsyncError
@@ -23,14 +26,27 @@ _STILL_FOLDERS = 4
 _MOST_TOLD = 50
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What was taken `seconds` after the beginning, and what had been done by then."""
+
+    seconds: float
+    operations: int
+    faults: int
+    sizes: Sizes
+
+
 class Keeper:
     """`begin` after the tree has its still files and every Node has them; `end` joins.
 
     `excused`: names of Nodes from which files were taken by hand, and "cursors" where
-    state.db was replaced.
+    state.db was replaced. `progress`: how many operations and faults there were so far.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, progress: Callable[[], tuple[int, int]]) -> None:
+        self.samples: list[Sample] = []
+        self._progress = progress
+        self._began = time.monotonic()
         self.broken: list[str] = []
         self.excused: set[str] = set()
         self.looks = 0
@@ -51,8 +67,9 @@ class Keeper:
 
     def begin(self) -> None:
         """Look from now on."""
+        self._began = time.monotonic()
         for work in (self._look_at_still, self._look_at_cursors, self._look_at_sizes):
-            self._threads.append(threading.Thread(target=work, daemon=True))
+            self._threads.append(threading.Thread(target=self._run, args=(work,), daemon=True))
             self._threads[-1].start()
 
     def end(self) -> None:
@@ -65,6 +82,13 @@ class Keeper:
         """What was excused has healed; it holds again from here on."""
         self._cursors.clear()
         self.excused.clear()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """Whoever looks no more is told of: what it looked at may break unseen."""
+        try:
+            work()
+        except Exception:  # noqa: BLE001 (a thread's end)
+            self._tell(f"looking failed: {traceback.format_exc()}")
 
     def _tell(self, text: str) -> None:
         if len(self.broken) < _MOST_TOLD:
@@ -96,7 +120,14 @@ class Keeper:
 
     def _look_at_sizes(self) -> None:
         while not self._ending.wait(_SIZE_SECONDS):
-            self.broken += too_much(self._site.sizes())
+            sizes = self._site.sizes()
+            operations, faults = self._progress()
+            seconds = time.monotonic() - self._began
+            self.samples.append(
+                Sample(seconds=seconds, operations=operations, faults=faults, sizes=sizes)
+            )
+            for text in too_much(sizes):
+                self._tell(text)
 
 
 def too_much(sizes: Sizes) -> list[str]:

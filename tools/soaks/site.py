@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -22,12 +23,17 @@ _DISK_MIB = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What must not grow for ever: by program in bytes and descriptors; files of the state."""
+    """What must not grow for ever: by program in bytes and descriptors; files of the state.
+
+    `wal_bytes`: of all databases; `longest_wal_bytes`: of the one whose is longest.
+    """
 
     rss_bytes: dict[str, int] = field(default_factory=dict)
     descriptors: dict[str, int] = field(default_factory=dict)
+    journals: int = 0
     journal_bytes: int = 0
     wal_bytes: int = 0
+    longest_wal_bytes: int = 0
     state_db_bytes: int = 0
     log_bytes: int = 0
 
@@ -36,11 +42,13 @@ class Site:
     """All below one folder, from `begin` to `end`.
 
     As root the tree is a file system of its own, and one Node's disk is small and can be
-    filled. `changes`: what the settings say of `shards.count` and `sync.delay` just now.
+    filled. `every`: a duration as settings have it, which Journals are kept and a round of
+    the audit takes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, every: str) -> None:
         self.folder = folder
+        self._every = every
         self.is_root = os.geteuid() == 0
         self.tree_disk = folder / "disk"
         self.tree = self.tree_disk / "tree" if self.is_root else folder / "tree"
@@ -98,12 +106,14 @@ class Site:
     def write_settings(self, *, shards: int = 3, delay: str = "0s") -> None:
         """The settings file, which nothing reads before a start or a reload."""
         nodes = "".join(
-            f'[[node]]\nname = "{name}"\ntarget = "{self._target(name)}"\naudit_every = "10m"\n'
+            f'[[node]]\nname = "{name}"\ntarget = "{self._target(name)}"\n'
+            f'audit_every = "{self._every}"\n'
             for name in self.nodes
         )
         self.settings.write_text(
             f'[tree]\nroot = "{self.tree}"\nmax_open = "3s"\ndefault_excludes = false\n'
-            f'[state]\ndir = "{self.state.path}"\nretention = "10m"\njournal_max = "256MiB"\n'
+            f'[state]\ndir = "{self.state.path}"\n'
+            f'retention = "{self._every}"\njournal_max = "256MiB"\n'
             f"[shards]\ncount = {shards}\n"
             '[sync]\nmax_delete = 100000000\nbig_file_bytes = "2MB"\n'
             f'delay = "{delay}"\n[metrics]\nlisten = ""\n{nodes}'
@@ -151,9 +161,8 @@ class Site:
             words = line.split()
             if len(words) > 3 and words[1] == "RUNNING":
                 found[words[0].partition(":")[2]] = int(words[3].rstrip(","))
-        pid = self.state.path / "supervisord.pid"
-        if pid.exists():
-            found["supervisord"] = int(pid.read_text())
+        with contextlib.suppress(OSError, ValueError):  # just being written, or none
+            found["supervisord"] = int((self.state.path / "supervisord.pid").read_text())
         return found
 
     def sizes(self) -> Sizes:
@@ -169,23 +178,25 @@ class Site:
             lines = [line for line in status.splitlines() if line.startswith("VmRSS:")]
             rss[name] = sum(1024 * int(line.split()[1]) for line in lines)
             descriptors[name] = count
+        journals, logs = self._bytes_of("journal-*.db"), self._bytes_of("logs/*")
+        wals = self._bytes_of("*.db-wal")
         return Sizes(
             rss_bytes=dict(rss),
             descriptors=dict(descriptors),
-            journal_bytes=self._size_of("journal-*.db"),
-            wal_bytes=self._size_of("*.db-wal"),
-            state_db_bytes=self._size_of("state.db"),
-            log_bytes=self._size_of("logs/*"),
+            journals=len(journals),
+            journal_bytes=sum(journals),
+            wal_bytes=sum(wals),
+            longest_wal_bytes=max(wals, default=0),
+            state_db_bytes=sum(self._bytes_of("state.db")),
+            log_bytes=sum(logs),
         )
 
-    def _size_of(self, pattern: str) -> int:
-        total = 0
+    def _bytes_of(self, pattern: str) -> list[int]:
+        found = []
         for file in self.state.path.glob(pattern):
-            try:
-                total += file.stat().st_size
-            except FileNotFoundError:
-                continue
-        return total
+            with contextlib.suppress(FileNotFoundError):
+                found.append(file.stat().st_size)
+        return found
 
     def said(self, event: str, *, since: str) -> list[str]:
         """The log lines of this event from this moment on (RFC 3339), of all programs."""

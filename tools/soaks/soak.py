@@ -60,13 +60,14 @@ class Soak:
         seed: int,
         with_faults: bool,
         kinds: tuple[str, ...] = _KINDS,
+        every: str,
         say: Callable[[str], None],
         part: Callable[[str, int, int], None],
     ) -> None:
-        self.site = Site(folder)
+        self.site = Site(folder, every=every)
         self.site.prepare()
         self.found = Found()
-        self.keeper = Keeper(self.site)
+        self.keeper = Keeper(self.site, progress=self._progress)
         self._log = (folder / "operations.log").open("w", encoding="ascii")
         self.churn = Churn(
             root=os.fsencode(self.site.tree),
@@ -113,6 +114,9 @@ class Soak:
         self.site.command("flush", "--timeout", "5m")
         self.found.before = self.site.sizes()
         self.keeper.begin()
+
+    def _progress(self) -> tuple[int, int]:
+        return self.churn.ground.count, self.faults.struck.total()
 
     def _round(self, most: int, end: float, operations: int) -> None:
         number = sum(self.found.rounds.values())
