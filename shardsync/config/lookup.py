@@ -18,6 +18,8 @@ from shardsync.errors import UsageError
 Value = str | int | bool | list[str]
 Table = dict[str, Value]
 
+_OWN = {"name", "target"}
+"""What each Node has by itself."""
 _DURATIONS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SIZES = ((1024**4, "TiB"), (1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"), (1, "B"))
 
@@ -56,6 +58,10 @@ def every(settings: Settings) -> Table:
     listen = settings.metrics_listen
     host = f"[{listen[0]}]" if listen and ":" in listen[0] else listen and listen[0]
     _add(found, "metrics", {"listen": f"{host}:{listen[1]}" if listen else ""})
+    found["include_files"] = list(settings.include_files)
+    if settings.node_defaults is not None:
+        defaults = _node(settings.node_defaults)
+        _add(found, "node_defaults", {key: defaults[key] for key in defaults.keys() - _OWN})
     for tree in settings.trees:
         if len(settings.trees) == 1:
             _add(found, "tree", _tree(tree))

@@ -1,6 +1,7 @@
 """Marks of settings: equal marks, equal settings. How `reload` sees who runs which.
 
-The file's own place is left out: two spellings of its path are no difference.
+The file's own place is left out: two spellings of its path are no difference. So is what
+only says how the file is written.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from shardsync.config.settings import Settings
 
 def settings_mark(settings: Settings) -> str:
     """The mark of all settings: what the sync process and the Coordinator note."""
-    return _mark(repr(replace(settings, source=Path())))
+    plain = replace(settings, source=Path(), include_files=(), node_defaults=None)
+    return _mark(repr(plain))
 
 
 def tree_mark(settings: Settings, tree: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,34 +41,56 @@ class NodeResolver:
         self._check_options(self._tables.node_defaults, None)
         return [(self._node(decoded), decoded.place) for decoded in self._tables.nodes]
 
+    def defaults(self) -> NodeSettings:
+        """What holds for a Node that says nothing itself, less what its Tree and `[sync]` add."""
+        decoded = self._tables.node_defaults
+        text = decoded.table.password_file
+        return replace(
+            self._apart(decoded),
+            tree=decoded.table.tree or "",
+            exclude=tuple(decoded.table.exclude),
+            rsync_options=tuple(decoded.table.rsync_options),
+            password_file=None if text is None else Path(text),
+        )
+
     def _node(self, decoded: Decoded[NodeTable]) -> NodeSettings:
         defaults, own = self._tables.node_defaults, decoded.table
-        values = _merged(defaults, decoded)
-        tree_name = self._reader.tree_of(decoded, values.tree, self._trees)
+        wanted = _merged(defaults, decoded).tree
+        tree_name = self._reader.tree_of(decoded, wanted, self._trees)
         tree = next((tree for tree in self._trees if tree.name == tree_name), None)
         target = self._target(decoded)
         # What rsync would refuse for this target alone may stand in an outer table.
         for table in (self._tables.sync, defaults):
             self._reader.check_rsync_options(table, target.kind)
         self._check_options(decoded, target.kind)
-        return NodeSettings(
+        return replace(
+            self._apart(decoded),
             name=self._name(decoded),
             tree=tree_name,
             target=target,
-            subtree=self._merged_value(decoded, "subtree", folder_below),
-            only=tuple(values.only),
             exclude=(*(tree.exclude if tree else ()), *defaults.table.exclude, *own.exclude),
             include=tree.include if tree else (),
-            delete=values.delete,
-            bandwidth=self._merged_value(decoded, "bandwidth", bandwidth),
-            order=self._merged_value(decoded, "order", order),
-            order_first=tuple(values.order_first) or DEFAULT_ORDER_FIRST,
             rsync_options=(
                 *self._tables.sync.table.rsync_options,
                 *defaults.table.rsync_options,
                 *own.rsync_options,
             ),
             password_file=self._password_file(decoded, target),
+        )
+
+    def _apart(self, decoded: Decoded[NodeTable]) -> NodeSettings:
+        """What needs no other table than its own and `[node_defaults]`."""
+        values = _merged(self._tables.node_defaults, decoded)
+        return NodeSettings(
+            name="",
+            tree="",
+            target=NOWHERE,
+            subtree=self._merged_value(decoded, "subtree", folder_below),
+            only=tuple(values.only),
+            delete=values.delete,
+            bandwidth=self._merged_value(decoded, "bandwidth", bandwidth),
+            order=self._merged_value(decoded, "order", order),
+            order_first=tuple(values.order_first) or DEFAULT_ORDER_FIRST,
             ssh_options=tuple(values.ssh_options),
             run_as=values.run_as,
             paused=values.paused,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardsync.config.nodes import NodeResolver
@@ -72,9 +72,10 @@ class Resolver:
                 'write [tree] and below it: root = "/var/www/html"',
             )
         trees = [self._tree(decoded) for decoded in self._tables.trees]
-        nodes = NodeResolver(tables=self._tables, reader=self._reader, trees=trees).resolve()
+        resolver = NodeResolver(tables=self._tables, reader=self._reader, trees=trees)
+        nodes = resolver.resolve()
         return Resolved(
-            settings=self._settings(trees, nodes),
+            settings=replace(self._settings(trees, nodes), node_defaults=resolver.defaults()),
             tree_places=tuple(decoded.place for decoded in self._tables.trees),
             node_places=tuple(place for _, place in nodes),
             state_place=self._tables.state.place,
@@ -89,6 +90,7 @@ class Resolver:
         )
         return Settings(
             source=tables.source,
+            include_files=tuple(tables.include_files),
             state_dir=self._state_dir(),
             trees=tuple(trees),
             nodes=tuple(node for node, _ in nodes),

@@ -154,7 +154,10 @@ class SyncSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything, checked. `shard_count` None means "auto", `metrics_listen` None no port."""
+    """Everything, checked. `shard_count` None means "auto", `metrics_listen` None no port.
+
+    `include_files`, `node_defaults`: as the file has them; all else has them in it already.
+    """
 
     source: Path
     state_dir: Path
@@ -166,6 +169,8 @@ class Settings:
     shard_count: int | None = None
     sync: SyncSettings = field(default_factory=SyncSettings)
     metrics_listen: tuple[str, int] | None = ("127.0.0.1", 9750)
+    include_files: tuple[str, ...] = ()
+    node_defaults: NodeSettings | None = None
 
     def tree(self, name: str) -> TreeSettings:
         """The Tree of that name. Raises KeyError."""

@@ -64,6 +64,7 @@ class Tables:
     """All tables of the main file and of those it includes."""
 
     source: Path
+    include_files: list[str]
     state: Decoded[StateTable]
     shards: Decoded[ShardsTable]
     sync: Decoded[SyncTable]
@@ -137,6 +138,7 @@ def _tables(source: Path, raw: Raw, findings: Findings) -> Tables:
     main = read_table(MainFile, raw, root, findings).table
     tables = Tables(
         source=source,
+        include_files=main.include_files,
         state=read_table(StateTable, main.state, Place(file=source, prefix="state"), findings),
         shards=read_table(ShardsTable, main.shards, Place(file=source, prefix="shards"), findings),
         sync=read_table(SyncTable, main.sync, Place(file=source, prefix="sync"), findings),

@@ -83,6 +83,9 @@ def test_every_setting_can_be_asked_for(tmp_path: Path) -> None:
         word = heading.strip("[]")
         for key in cls.__struct_fields__:
             assert f"{names.get(word, word)}.{key}" in known
+    assert "include_files" in known
+    for key in {*SECTIONS["[[node]]"].__struct_fields__} - {"name", "target"}:
+        assert f"node_defaults.{key}" in known
 
 
 def test_the_sample_is_accepted_as_it_stands(tmp_path: Path) -> None:

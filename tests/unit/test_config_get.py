@@ -56,6 +56,27 @@ def test_a_table_prints_a_line_each(settings: Settings) -> None:
     assert text(get(settings, "shards")) == 'count = "auto"'
 
 
+def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
+    """The files it includes, and the defaults of its Nodes, without what outer tables add."""
+    (tmp_path / "more.toml").write_text("")
+    settings = load_text(
+        tmp_path,
+        f'include_files = ["more.toml"]\n[tree]\nroot = "{tmp_path}/tree"\n'
+        f'[state]\ndir = "{tmp_path}/state"\n[sync]\nrsync_options = ["--acls"]\n'
+        '[node_defaults]\nexclude = ["*.psd"]\nbandwidth = "5MiB"\naudit_every = "36h"\n',
+    )
+    assert text(get(settings, "include_files")) == '["more.toml"]'
+    found = get(settings, "node_defaults")
+    assert isinstance(found, dict)
+    assert {key: found[key] for key in ("exclude", "rsync_options", "bandwidth", "delete")} == {
+        "exclude": ["*.psd"],
+        "rsync_options": [],
+        "bandwidth": "5MiB",
+        "delete": True,
+    }
+    assert text(get(settings, "node_defaults.audit_every")) == "36h"
+
+
 def test_an_unknown_key_names_the_near_ones(settings: Settings) -> None:
     """A typing error is answered with what was meant."""
     with pytest.raises(UsageError, match=r"sync\.dealy: there is no such setting") as refused:

@@ -165,6 +165,17 @@ def test_the_whole_contract_is_understood(tmp_path: Path) -> None:
             rsync_options=("-z",),
         ),
         metrics_listen=("::1", 9751),
+        include_files=("shardsync.d/*.toml",),
+        node_defaults=NodeSettings(
+            name="",
+            tree="",
+            target=Target(kind=TargetKind.LOCAL, path=""),
+            subtree="news",
+            exclude=("*.psd",),
+            delete=False,
+            rsync_options=("--numeric-ids",),
+            ssh_options=("-i", "/key"),
+        ),
     )
 
 
