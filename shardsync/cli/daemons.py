@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from shardsync.cli.invocation import Invocation
+from shardsync.cli.output import tell
+from shardsync.control.memory import MEMORY_FILE, read_memory
 from shardsync.control.supervisord import Program, SupervisorClient
 from shardsync.errors import NotRunning
 
@@ -52,3 +54,11 @@ class Daemons:
                 hint=f"supervisorctl -c {self._call.state.supervisord_conf} start {SYNC_PROGRAM}",
             )
         raise NotRunning(f"nothing runs in {self._call.state.path}")
+
+
+def tell_stuck_plans(call: Invocation) -> None:
+    """A line for each Tree whose Plan cannot be brought to the settings that the daemons took."""
+    if call.liveness.coordinator() is None:
+        return
+    for tree, why in read_memory(call.state.path / MEMORY_FILE).stuck.items():
+        tell(f"the shards of tree {tree} stay as they are: the plan {why}")

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from shardsync.cli.daemons import SYNC_PROGRAM
+from shardsync.cli.daemons import SYNC_PROGRAM, tell_stuck_plans
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.options import config_option, duration, examples
 from shardsync.cli.output import Meter, say
@@ -58,6 +58,7 @@ def reload(call: Invocation, timeout: float) -> None:
             time.sleep(_LOOK_SECONDS)
             turn.tell_again()
     say(f"reloaded in {human_duration(call.clock.monotonic() - began)}")
+    tell_stuck_plans(call)
 
 
 class _Reload:

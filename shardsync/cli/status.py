@@ -8,6 +8,7 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
+from shardsync.cli.daemons import tell_stuck_plans
 from shardsync.cli.invocation import Invocation
 from shardsync.cli.live import LiveView
 from shardsync.cli.options import config_option, examples, json_option, node_option, tree_option
@@ -39,6 +40,7 @@ def status(ctx: click.Context, tree: str | None, nodes: tuple[str, ...], as_json
     found = _chosen(call, call.status_reader().read(), tree, nodes)
     for problem in found.problems:
         tell(f"shardsync: {problem}")
+    tell_stuck_plans(call)
     if as_json:
         print_json(status_document(found))
     else:

@@ -8,7 +8,7 @@ writes to a Journal that is being observed into and never touches a Tree.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -142,6 +142,7 @@ class Coordinator:
             self._remember_replan(tree)
         self._put_cookie(plan)
         started = self._start_slots(plan)
+        self._remember_stuck(step.waiting)
         self._note_settings()
         removed = self._prune(plan)
         return Tick(
@@ -276,6 +277,7 @@ class Coordinator:
         roots: Mapping[str, str] | None = None,
         replanned_at_us: Mapping[str, int] | None = None,
         settings: str | None = None,
+        stuck: Mapping[str, str] | None = None,
     ) -> None:
         memory = self._memory()
         write_memory(
@@ -290,6 +292,7 @@ class Coordinator:
                     memory.replanned_at_us if replanned_at_us is None else replanned_at_us
                 ),
                 settings=memory.settings if settings is None else settings,
+                stuck=memory.stuck if stuck is None else stuck,
             ),
         )
 
@@ -298,6 +301,14 @@ class Coordinator:
         mark = settings_mark(self.settings)
         if self._memory().settings != mark:
             self._remember(settings=mark)
+
+    def _remember_stuck(self, waiting: Iterable[Waiting]) -> None:
+        """What waits for an operator, for `reload` and `status` to tell."""
+        stuck = {
+            found.tree: f"{found.reason}: {found.remedy}" for found in waiting if found.remedy
+        }
+        if self._memory().stuck != stuck:
+            self._remember(stuck=stuck)
 
     def _remember_replan(self, tree: str) -> None:
         times = {**self._memory().replanned_at_us, tree: self._clock.wall_us()}

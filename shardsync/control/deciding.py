@@ -27,6 +27,7 @@ from shardsync.control.planner import (
     replan,
     replanned_loads,
     retire_trees,
+    short_of_slots,
     wanted_shards,
 )
 from shardsync.control.survey import Survey
@@ -110,12 +111,23 @@ class Decider:
             return self._even_out(last, progress)
         blocked = [is_blocked(last, name, progress) for name in sorted(names)]
         waiting = tuple(found for found in blocked if found is not None)
+        waiting = waiting or self._surely_short(last)
         if waiting:
             return Step(plan=last, waiting=waiting)
         counts = self._counts(names)
         if counts.keys() < names:
             return Step(plan=last, waiting=_counting(names - counts.keys()))
         return self._replan(last, progress, counts, _shares(counts, self._wanted()))
+
+    def _surely_short(self, last: Plan) -> tuple[Waiting, ...]:
+        """Whether there are too few slots however the Shards are cut: known before a count."""
+        observing = len(last.observing())
+        needed, free = self._wanted() - observing, self._pool.count() - observing
+        if needed <= free:
+            return ()
+        return tuple(
+            short_of_slots(tree.name, needed=needed, free=free) for tree in self.settings.trees
+        )
 
     def _even_out(self, last: Plan, progress: Mapping[ShardId, Progress]) -> Step:
         """A step towards Shards of about the same weight, where they grew apart."""

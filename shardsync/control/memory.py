@@ -26,7 +26,8 @@ class Memory:
     that the Plan was last brought to, as text to compare. `roots`: Tree ->
     the root that its Shards observe. `replanned_at_us`: Tree -> when it was
     last planned anew, or found to be as even as can be; Unix microseconds.
-    `settings`: the mark of those that the Coordinator goes by.
+    `settings`: the mark of those that the Coordinator goes by. `stuck`: Tree -> why its Plan is
+    not brought to them, and what an operator must do about it.
     """
 
     supervisord: str = ""
@@ -35,6 +36,7 @@ class Memory:
     roots: Mapping[str, str] = field(default_factory=dict)
     replanned_at_us: Mapping[str, int] = field(default_factory=dict)
     settings: str = ""
+    stuck: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_memory(path: Path) -> Memory:
@@ -48,6 +50,7 @@ def read_memory(path: Path) -> Memory:
             roots={str(tree): str(root) for tree, root in raw["roots"].items()},
             replanned_at_us={str(tree): int(at) for tree, at in raw["replanned_at_us"].items()},
             settings=str(raw.get("settings", "")),
+            stuck={str(tree): str(why) for tree, why in raw.get("stuck", {}).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Memory()
@@ -65,6 +68,7 @@ def write_memory(path: Path, memory: Memory) -> None:
                 "roots": dict(memory.roots),
                 "replanned_at_us": dict(memory.replanned_at_us),
                 "settings": memory.settings,
+                "stuck": dict(memory.stuck),
             }
         ),
     )

@@ -22,10 +22,11 @@ FOLLOWING = frozenset({ShardState.FOLLOWING, ShardState.POLLING})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Why a step that is due was not made: `reason` for the log."""
+    """Why a step that is due was not made. `remedy`: what an operator must do, if anything."""
 
     tree: str
     reason: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +102,7 @@ def replan(
         return plan
     free = pool - len(plan.observing())
     if len(gain) > free:
-        reason = f"needs {len(gain)} free Watcher slots, has {free}: `shardsync down`, then `up`"
-        return Waiting(tree=tree, reason=reason)
+        return short_of_slots(tree, needed=len(gain), free=free)
     figures = loads(counts, regions)
     for number, shard in enumerate(active):
         left = () if number in gain else regions[number]
@@ -119,6 +119,15 @@ def replan(
         )
         plan = _with(plan, shard)
     return plan
+
+
+def short_of_slots(tree: str, *, needed: int, free: int) -> Waiting:
+    """There are as many slots as were made at the last `up`."""
+    return Waiting(
+        tree=tree,
+        reason=f"needs {needed} free Watcher slots, has {free}",
+        remedy="`shardsync down`, then `shardsync up`, which makes more",
+    )
 
 
 def replanned_loads(

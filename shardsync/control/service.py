@@ -134,7 +134,12 @@ class Service:
     def _tell(self, tick: Tick) -> None:
         for waiting in tick.waiting:
             if self._trouble.is_due(f"{waiting.tree} {waiting.reason}"):
-                self._log.info("plan.waiting", tree=waiting.tree, reason=waiting.reason)
+                self._log.info(
+                    "plan.waiting",
+                    tree=waiting.tree,
+                    reason=waiting.reason,
+                    remedy=waiting.remedy or "-",
+                )
         for shard in tick.removed:
             self._log.info("journal.removed", shard=shard)
 

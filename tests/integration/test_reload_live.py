@@ -180,6 +180,24 @@ def test_a_wrong_file_changes_nothing_and_says_why(made: Instance) -> None:
 
 
 @pytest.mark.timeout(180)
+def test_more_shards_than_there_are_slots_are_told_of(made: Instance) -> None:
+    """The Plan stays, with what to do, until it is done or the wish is taken back."""
+    told = (
+        "the shards of tree main stay as they are: the plan needs 7 free Watcher slots, has 2:"
+        " `shardsync down`, then `shardsync up`, which makes more"
+    )
+    few = made.config.read_text()
+    made.config.write_text(few.replace("count = 2", "count = 9"))
+    code, said = _reload(made)
+    assert (code, told in said) == (0, True)
+    code, said = _command(made, "status")
+    assert (code, told in said) == (0, True)
+    made.config.write_text(few)
+    code, said = _reload(made)
+    assert (code, "stay as they are" in said) == (0, False)
+
+
+@pytest.mark.timeout(180)
 def test_what_an_operator_stopped_stays_stopped(made: Instance) -> None:
     """`reload` does not wait for it; SIGHUP to all has the others take the file up."""
     two = made.folder / "two"

@@ -8,6 +8,7 @@ import pytest
 
 from shardsync.control.balance import Pace, Scales
 from shardsync.control.coordinator import Coordinator, Tick
+from shardsync.control.memory import MEMORY_FILE, read_memory
 from shardsync.errors import StateUnusable
 from shardsync.journal.plan import PlanState, read_plan
 from shardsync.journal.progress import Progress
@@ -224,14 +225,30 @@ def test_a_tree_that_cannot_be_split_is_not_counted_again_and_again(bench: Bench
 
 def test_a_re_plan_that_waits_for_slots_counts_once_a_minute(bench: Bench) -> None:
     """It is asked for every second."""
+    bench.settle(bench.coordinator(shards=4))
+    bench.slots.pool = 4
+    coordinator = bench.coordinator(shards=2)
+    for _ in range(50):
+        (waiting,) = coordinator.tick().waiting
+        assert waiting.reason == "needs 2 free Watcher slots, has 0"
+        bench.clock.advance(1)
+    assert bench.survey.asked == 1
+
+
+def test_what_waits_for_an_operator_is_remembered_until_it_waits_no_more(bench: Bench) -> None:
+    """`reload` and `status` tell it; that there are too few slots is known without a count."""
     bench.settle(bench.coordinator())
     bench.slots.pool = 2
     coordinator = bench.coordinator(shards=4)
-    for _ in range(50):
-        (waiting,) = coordinator.tick().waiting
-        assert waiting.reason.startswith("needs 2 free Watcher slots, has 0")
-        bench.clock.advance(1)
-    assert bench.survey.asked == 1
+    coordinator.tick()
+    assert bench.survey.asked == 0
+    assert read_memory(bench.state.path / MEMORY_FILE).stuck == {
+        "main": "needs 2 free Watcher slots, has 0: "
+        "`shardsync down`, then `shardsync up`, which makes more"
+    }
+    bench.slots.pool = 8
+    coordinator.tick()
+    assert read_memory(bench.state.path / MEMORY_FILE).stuck == {}
 
 
 def test_no_split_while_a_watcher_does_not_follow(bench: Bench) -> None:

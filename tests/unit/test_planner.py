@@ -143,7 +143,9 @@ def test_a_replan_waits_for_its_preconditions() -> None:
     assert isinstance(moving, Plan)
     assert replanned(moving, 3) == Waiting(tree="main", reason="a re-plan is under way")
     assert replanned(plan, 4, pool=3) == Waiting(
-        tree="main", reason="needs 2 free Watcher slots, has 1: `shardsync down`, then `up`"
+        tree="main",
+        reason="needs 2 free Watcher slots, has 1",
+        remedy="`shardsync down`, then `shardsync up`, which makes more",
     )
     behind = replan(plan, "main", COUNTS, 4, progress={}, pool=16, fresh=fresh())
     assert behind == Waiting(tree="main", reason="not yet following: main-00, main-01")
