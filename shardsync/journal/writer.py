@@ -40,6 +40,8 @@ DirectoryRow = tuple[int, int, int, bytes]
 """(number of the sub-root, inode, inode of the parent, name)."""
 
 _PRUNE_ROWS = 50_000
+_CLOSE_WAIT_MS = 500
+"""For readers in the midst of a read, before what they need stays in the WAL."""
 
 _INSERT = (
     "INSERT INTO changes (position, path, scope, kind, observed_at, moved_from)"
@@ -342,6 +344,11 @@ class JournalWriter:
 
     def close(self) -> None:
         """Checkpoint and close. Idempotent."""
+        with contextlib.suppress(sqlite3.Error):
+            # SQLite itself leaves it to the last that closes, and readers cannot: what is
+            # retired would keep a WAL of up to 32 MB for as long as it is kept itself.
+            self._connection.execute(f"PRAGMA busy_timeout = {_CLOSE_WAIT_MS}")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
     def set_aside(self) -> None:

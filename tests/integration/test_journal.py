@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -191,6 +192,31 @@ def test_size_bounds_prune_the_oldest_first(tmp_path: Path) -> None:
     assert reader.count(after=0) == 20_000
     assert reader.progress().pruned_to == START + 100_000 - 1
     writer.close()
+
+
+def test_what_is_closed_while_others_read_it_keeps_no_wal(tmp_path: Path) -> None:
+    """All of it is in the database then, and readers go on; even one that stands still in the
+    midst of a read keeps nobody from closing.
+    """
+    writer = _new(tmp_path, FakeClock())
+    writer.begin_epoch(EpochReason.FIRST_START)
+    writer.commit([_row(b"%d" % number) for number in range(5_000)])
+    wal = writer.path.with_name(writer.path.name + "-wal")
+    reader = JournalReader(writer.path)
+    assert reader.count(after=0) == 5_000
+    assert wal.stat().st_size > 0
+    writer.close()
+    assert wal.stat().st_size == 0
+    assert reader.count(after=0) == 5_000
+    again = JournalWriter.open(writer.path, shard=SHARD, tree="main", clock=FakeClock())
+    with contextlib.closing(sqlite3.connect(f"file:{writer.path}?mode=ro", uri=True)) as stuck:
+        stuck.execute("BEGIN")
+        stuck.execute("SELECT count(*) FROM changes").fetchone()
+        again.commit([_row(b"one more")])
+        again.close()
+        again.close()
+    assert reader.count(after=0) == 5_001
+    reader.close()
 
 
 def test_a_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
