@@ -18,6 +18,7 @@ from shardsync.journal.state_writer import StateWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import Log
 from shardsync.ship.audit import Auditor
+from shardsync.ship.backlog import Backlog
 from shardsync.ship.big_files import BigFiles
 from shardsync.ship.command import Capabilities
 from shardsync.ship.comparing import Comparing
@@ -53,6 +54,7 @@ class ServedTree:
     settings: TreeSettings
     root: TreeRoot
     journals: TreeJournals
+    backlog: Backlog
     links: HardLinks
     work: Work = field(default_factory=Work)
 
@@ -114,10 +116,12 @@ class Assembly:
                 known=RootIdentity.parse(self._state.read.root_identity(tree.name)),
             )
         )
+        journals = TreeJournals(tree=tree.name, state_dir=self._state_dir, log=log)
         return ServedTree(
             settings=tree,
             root=root,
-            journals=TreeJournals(tree=tree.name, state_dir=self._state_dir, log=log),
+            journals=journals,
+            backlog=Backlog(journals=journals, clock=self._clock),
             links=HardLinks(
                 tree=tree.name,
                 view=NodeView(root=root, subtree=b""),
@@ -178,7 +182,7 @@ class Assembly:
             transport=transport,
             view=view,
             is_excluded=path_filter.excludes,
-            has_excludes=bool(path_filter.rsync_arguments()),
+            excludes=tuple(path_filter.rsync_arguments()),
             known_foreign=lambda: _known_foreign(self._state.read, node.key),
             budget=budget,
             limits=settings.sync,
@@ -245,6 +249,8 @@ class Assembly:
         syncer = Syncer(
             node=node,
             journals=tree.journals,
+            backlog=tree.backlog,
+            slots=slots.of(node.key),
             state=self._state,
             delivery=delivery,
             comparing=comparing,

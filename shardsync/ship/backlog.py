@@ -5,6 +5,9 @@ come, until a slice holds enough distinct paths or enough Changes. So a backlog
 costs what its distinct paths cost, in time that is linear in its Changes, and
 memory does not grow with it: it stays on disk. A path that changed a thousand
 times is shipped once per slice.
+
+Nodes that stand at the same Cursor are given the same slice, where it is still what they
+would read: sixteen Nodes in step cost one reading, and one look at each path.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ import asyncio
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
+from shardsync.clock import Clock
 from shardsync.journal.records import Cursor
+from shardsync.ship.batch import Plans
 from shardsync.ship.fold import Pending, fold
 from shardsync.ship.journals import TreeJournals
 
@@ -26,20 +32,29 @@ _MOST_ROWS = 200_000
 _SLICE_SECONDS = 5.0
 """How long a Batch should take at most: what was observed meanwhile waits for its end."""
 _FEWEST_PATHS = 50
+_NEW_SECONDS = 0.1
+"""A slice is shared for that long although there are newer Changes: they make the next one."""
+_KNOWN_SECONDS = 5.0
+"""And for that long where it could not be read otherwise: what was seen then is still news."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, weakref_slot=True)
 class Slice:
     """Pending Changes as distinct paths. `cursors`: where they stand once these are shipped.
 
     `observed_at` of each Change, for the latency. `held_until`: observed_at of the first
-    Change that is still settling, or None.
+    Change that is still settling, or None. `is_full`: it was ended by its size. `read_at`:
+    monotonic seconds. `plans`: what was made of it, by whatever that depends on; what comes
+    from a Backlog is everybody's, and only this may be added to.
     """
 
     pending: dict[bytes, Pending] = field(default_factory=dict)
     cursors: dict[str, Cursor] = field(default_factory=dict)
     observed_at: array[int] = field(default_factory=lambda: array("q"))
     held_until: int | None = None
+    is_full: bool = False
+    read_at: float = 0.0
+    plans: Plans = field(default_factory=dict)
 
     @property
     def oldest(self) -> int:
@@ -76,10 +91,68 @@ async def read_slice(
         at |= unread.cursors
         if unread.held_until is not None:
             found.held_until = min(unread.held_until, found.held_until or unread.held_until)
-        is_full = len(found.pending) >= max_paths or len(found.observed_at) >= _MOST_ROWS
-        if is_full or not unread.is_cut:
+        found.is_full = len(found.pending) >= max_paths or len(found.observed_at) >= _MOST_ROWS
+        if found.is_full or not unread.is_cut:
             return found
         await asyncio.sleep(0)
+
+
+class Backlog:
+    """What is pending in one Tree. Shared by its Nodes."""
+
+    def __init__(self, *, journals: TreeJournals, clock: Clock) -> None:
+        self._journals = journals
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        # Held by those who are at work on them, and the newest for those who wait for a slot.
+        self._slices: WeakValueDictionary[_Place, Slice] = WeakValueDictionary()
+        self._newest: Slice | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
+
+    async def read(
+        self,
+        cursors: Mapping[str, Cursor],
+        *,
+        max_paths: int,
+        young: range | None = None,
+        anew: bool = False,
+    ) -> Slice:
+        """As `read_slice`; what another Node was given at the same Cursors, where that will do.
+
+        What it was given a moment ago will, and what could not be read otherwise now; not with
+        `anew`, nor where anything is `young`. Whatever is seen of a path is from after the
+        Change that is read here, or there is a later one, which each Node reads in its turn.
+        So no slice that came without `young` is to be changed, but for its `plans`.
+        """
+        if young is not None:
+            return await read_slice(self._journals, cursors, max_paths=max_paths, young=young)
+        place = (frozenset(cursors.items()), max_paths)
+        async with self._reading:
+            known = self._slices.get(place)
+            if known is not None and not anew and self._will_do(known, cursors):
+                return known
+            found = await read_slice(self._journals, cursors, max_paths=max_paths)
+            found.read_at = self._clock.monotonic()
+            self._slices[place] = found
+            self._keep(found)
+            return found
+
+    def _keep(self, found: Slice) -> None:
+        self._newest = found
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        later = asyncio.get_running_loop().call_later
+        self._forgetting = later(_KNOWN_SECONDS, setattr, self, "_newest", None)
+
+    def _will_do(self, known: Slice, cursors: Mapping[str, Cursor]) -> bool:
+        age = self._clock.monotonic() - known.read_at
+        return age < _NEW_SECONDS or (
+            age < _KNOWN_SECONDS
+            and (known.is_full or not self._journals.has_after({**cursors, **known.cursors}))
+        )
+
+
+_Place = tuple[frozenset[tuple[str, Cursor]], int]
 
 
 class SliceSize:

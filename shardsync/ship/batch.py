@@ -8,9 +8,9 @@ back is sent.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shardsync.journal.records import LinkedFile
 from shardsync.ship.fold import Pending, Want, ancestors
@@ -66,6 +66,25 @@ class BatchPlan:
             if origin in self.gone
         }
 
+    def copy(self) -> BatchPlan:
+        """One that may be changed apart from this: what one Node is spared, another is not."""
+        return replace(
+            self,
+            content=self.content.copy(),
+            attributes=self.attributes.copy(),
+            trees=self.trees.copy(),
+            listings=self.listings.copy(),
+            gone=self.gone.copy(),
+            uncounted=self.uncounted.copy(),
+            replaced=self.replaced.copy(),
+            unreadable=self.unreadable.copy(),
+            sizes=self.sizes.copy(),
+            linked=self.linked.copy(),
+            unlinked=self.unlinked.copy(),
+            siblings=self.siblings.copy(),
+            moves=self.moves.copy(),
+        )
+
     def deletes(self, path: bytes) -> bool:
         """Whether `path` goes from the Node with this Batch, by itself or with one above it."""
         return path in self.gone or any(above in self.gone for above in ancestors(path))
@@ -74,6 +93,23 @@ class BatchPlan:
         """It is on the Node."""
         self.content.pop(path, None)
         self.siblings.discard(path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan as the Tree was when it was made, for all Nodes that see the same of it.
+
+    `stand`: what the Batch stood on then, as `ship.footing` tells.
+    `unresolved`: files that may have more names than are known yet.
+    """
+
+    plan: BatchPlan
+    stand: tuple[object, ...]
+    unresolved: frozenset[bytes]
+
+
+Plans = dict[Hashable, Planned]
+"""What was made of one slice, by what a Node sees of the Tree."""
 
 
 def plan_batch(pending: Iterable[Pending], *, look: LookAt, is_excluded: IsExcluded) -> BatchPlan:

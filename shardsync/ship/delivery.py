@@ -18,7 +18,7 @@ from shardsync.config.settings import NodeSettings, SyncSettings
 from shardsync.journal.records import Compare
 from shardsync.log import Log
 from shardsync.model import Scope
-from shardsync.ship.batch import BatchPlan, IsExcluded, plan_batch, take_big
+from shardsync.ship.batch import BatchPlan, IsExcluded, Planned, Plans, plan_batch, take_big
 from shardsync.ship.clearing import Clearing
 from shardsync.ship.command import Purpose
 from shardsync.ship.deletions import DeletionBudget
@@ -51,7 +51,7 @@ class Delivery:
         transport: Shipping,
         view: NodeView,
         is_excluded: IsExcluded,
-        has_excludes: bool,
+        excludes: tuple[str, ...],
         known_foreign: Callable[[], frozenset[bytes] | None],
         budget: DeletionBudget,
         limits: SyncSettings,
@@ -65,6 +65,7 @@ class Delivery:
         self._node = node
         self._view = view
         self._is_excluded = is_excluded
+        self._sees = (node.subtree, excludes)
         self._is_first = is_first
         self._links = links
         self._footing = Footing(key=node.key, view=view)
@@ -73,7 +74,7 @@ class Delivery:
             footing=self._footing,
             budget=budget,
             limits=limits,
-            has_excludes=has_excludes,
+            has_excludes=bool(excludes),
             slots=slots,
             log=log,
         )
@@ -102,6 +103,7 @@ class Delivery:
         pending: Iterable[Pending],
         *,
         owned: bool,
+        plans: Plans | None = None,
         compare: Compare = Compare.CONTENT,
         allow_delete: bool = False,
         again: bool = False,
@@ -115,6 +117,7 @@ class Delivery:
 
         Order: renamed directories, trees, then what is flat with what is gone, then old names,
         then what comparisons find beside the Tree. May be done twice, and be cut off anywhere.
+        `plans`: of the slice that is pending, for those who ship it, too.
         `find_extraneous`: look for what the Node has beside trees and listings.
         `again`: these paths failed before, so what they may replace is counted, too.
         `live`: Changes or their retries, which delete their own path on every Node.
@@ -126,11 +129,9 @@ class Delivery:
         """
         self._footing.take()
         self._runs.begin()
-        delivered = Delivered()
-        with self._footing.looking() as looker:
-            plan = plan_batch(pending, look=looker.look, is_excluded=self._is_excluded)
-        if plan.linked or plan.unlinked:
-            delivered.unresolved = self._add_siblings(plan)
+        planned = self._planned(pending, {} if plans is None else plans)
+        plan = planned.plan.copy()
+        delivered = Delivered(unresolved=set(planned.unresolved))
         for path, reason in plan.unreadable.items():
             delivered.failed[path] = Failed(reason=reason, scope=Scope.TREE)
         self._spare(plan, delivered, owned=owned, live=live)
@@ -153,6 +154,22 @@ class Delivery:
                     plan, trees, delivered, owned=owned, allow_delete=allow_delete
                 )
         return delivered
+
+    def _planned(self, pending: Iterable[Pending], plans: Plans) -> Planned:
+        """One look at each path, unless another Node that sees the same has just taken it.
+
+        Not before the root was away, or anything below it: what was seen missing then was not.
+        """
+        stand = self._footing.stand
+        known = plans.get(self._sees)
+        if known is not None and known.stand == stand:
+            return known
+        with self._footing.looking() as looker:
+            plan = plan_batch(pending, look=looker.look, is_excluded=self._is_excluded)
+        unresolved = self._add_siblings(plan) if plan.linked or plan.unlinked else set()
+        made = Planned(plan=plan, stand=stand, unresolved=frozenset(unresolved))
+        plans[self._sees] = made
+        return made
 
     def is_half_told(self, pending: Mapping[bytes, Pending]) -> bool:
         """As `ship.moves.is_half_told`, of paths of the Tree; False where it cannot be seen."""

@@ -25,6 +25,11 @@ class Footing:
         self.view = view
         self._mounts: tuple[tuple[bytes, int], ...] | None = None
 
+    @property
+    def stand(self) -> tuple[object, ...]:
+        """The same as long as neither the root nor a mount below it was away since the start."""
+        return (self.view.root.guard.pins, self._mounts)
+
     def take(self) -> None:
         """Here a Batch begins: what is mounted now must be so until its end."""
         self.leave()

@@ -179,6 +179,16 @@ class TreeJournals:
                 )
         return found
 
+    def has_after(self, cursors: Mapping[str, Cursor]) -> bool:
+        """Whether anything was journaled after these Cursors; True where that cannot be told."""
+        for shard_id, cursor in cursors.items():
+            if shard_id not in self._readers:
+                continue
+            progress = self._try_progress(shard_id)
+            if progress is None or progress.last_position > cursor.position:
+                return True
+        return False
+
     def close(self) -> None:
         """Let go of all files."""
         for reader in self._readers.values():

@@ -116,6 +116,8 @@ class RootGuard:
         self._identity = known
         self._descriptor: int | None = None
         self._mount_numbers: tuple[tuple[bytes, int], ...] = ()
+        self.pins = 0
+        """How often hold was taken of it: the same number, the same directory all along."""
 
     @property
     def mount_numbers(self) -> tuple[tuple[bytes, int], ...]:
@@ -156,6 +158,7 @@ class RootGuard:
             trouble = self._unopened(error)
         if trouble is None:
             self._descriptor = descriptor
+            self.pins += 1
         else:
             os.close(descriptor)
         return trouble

@@ -10,7 +10,9 @@ they are seen to move: so a Node that hangs costs the others one short wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from shardsync.journal.records import NodeKey
@@ -41,13 +43,37 @@ class RsyncSlots:
         self._waiting: dict[NodeKey, deque[asyncio.Future[None]]] = {}
         self._served: dict[NodeKey, int] = {}
         self._grants = 0
+        self._ahead: set[NodeKey] = set()
 
     def of(self, node: NodeKey) -> NodeSlots:
         """The slots as one Node sees them."""
         return NodeSlots(slots=self, node=node)
 
+    def is_free(self, node: NodeKey) -> bool:
+        """Whether the Node would be given a slot at once."""
+        free = self._limit - sum(seat.counted for seat in self._seats.values())
+        return not self._waiting and self._may_have(node, free)
+
+    @contextlib.asynccontextmanager
+    async def ahead(self, node: NodeKey) -> AsyncIterator[None]:
+        """Wait for a slot before it is known what for: the Node's next run has it.
+
+        It is given back at the end if no run was begun.
+        """
+        await self.take(node)
+        self._ahead.add(node)
+        try:
+            yield
+        finally:
+            if node in self._ahead:
+                self._ahead.discard(node)
+                self.give_back(node)
+
     async def take(self, node: NodeKey) -> None:
         """Wait for a slot; whoever was given one gives it back."""
+        if node in self._ahead:
+            self._ahead.discard(node)
+            return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(node, deque()).append(turn)
         self._changed()
@@ -142,6 +168,15 @@ class NodeSlots:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         self.slots.give_back(self.node)
+
+    @property
+    def is_free(self) -> bool:
+        """See RsyncSlots."""
+        return self.slots.is_free(self.node)
+
+    def ahead(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """See RsyncSlots."""
+        return self.slots.ahead(self.node)
 
     def pulse(self) -> Pulse:
         """For one run to tell how it gets on."""

@@ -19,7 +19,7 @@ from shardsync.journal.records import BatchRecord, Cursor, NodeRow, Work
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState
-from shardsync.ship.backlog import Slice, SliceSize, read_slice
+from shardsync.ship.backlog import Backlog, Slice, SliceSize
 from shardsync.ship.big_files import BigFiles
 from shardsync.ship.comparing import Comparing
 from shardsync.ship.condition import NodeCondition
@@ -34,6 +34,7 @@ from shardsync.ship.observer import ShipObserver
 from shardsync.ship.open_work import OpenWork
 from shardsync.ship.settling import Held, Settling, due_now
 from shardsync.ship.shipping import NodeTrouble, RootLost
+from shardsync.ship.slots import NodeSlots
 from shardsync.ship.tick import IDLE_SECONDS, Did, Tick
 
 _WATCHED_SECONDS = 0.2
@@ -49,6 +50,8 @@ class Syncer:
         *,
         node: NodeSettings,
         journals: TreeJournals,
+        backlog: Backlog,
+        slots: NodeSlots,
         state: StateWriter,
         delivery: Delivery,
         comparing: Comparing,
@@ -63,6 +66,8 @@ class Syncer:
     ) -> None:
         self._node = node
         self._journals = journals
+        self._backlog = backlog
+        self._slots = slots
         self._state = state
         self._delivery = delivery
         self._first_contact = first_contact
@@ -192,6 +197,14 @@ class Syncer:
 
     async def _advance(self, row: NodeRow, cursors: dict[str, Cursor]) -> Tick:
         """One Batch of what is pending, or of the open work that is due; else rest."""
+        if self._slots.is_free or not self._journals.has_after(cursors):
+            return await self._advance_now(row, cursors)
+        # What is read now would be little, and old, by the time that it is this Node's turn.
+        async with self._slots.ahead():
+            row = self._state.know_node(self.key)
+            return self._condition.must_wait(row) or await self._advance_now(row, cursors)
+
+    async def _advance_now(self, row: NodeRow, cursors: dict[str, Cursor]) -> Tick:
         unread, held = await self._next_slice(cursors, row.allow_delete)
         # In turn, so that neither a steady stream of Changes nor a long reconcile starves the
         # other.
@@ -300,15 +313,11 @@ class Syncer:
         return part, await self._settling.hold(part, cursors, young)
 
     async def _read_slice(self, cursors: dict[str, Cursor], young: range | None) -> Slice:
-        async def read() -> Slice:
-            return await read_slice(
-                self._journals, cursors, max_paths=self._size.paths, young=young
-            )
-
-        found = await read()
+        most = self._size.paths
+        found = await self._backlog.read(cursors, max_paths=most, young=young)
         if self._other_half_may_come(found):
             await asyncio.sleep(_HALF_SECONDS)
-            found = await read()
+            found = await self._backlog.read(cursors, max_paths=most, young=young, anew=True)
         return found
 
     def _not_set_back(self, before: dict[str, Cursor], unread: Slice) -> dict[str, Cursor]:
@@ -331,6 +340,7 @@ class Syncer:
         pending = self._rebased(unread.pending.values())
         delivered = await self._delivery.deliver(
             pending,
+            plans=unread.plans,
             owned=bool(row.owned),
             allow_delete=unread.newest <= row.allow_delete,
             sweep=self._condition.may_be_left(unread.oldest),
@@ -344,10 +354,13 @@ class Syncer:
             self.wake()
         left = self._open_work.left_by(delivered, by_path)
         left += self._big_files.set_aside(delivered.set_aside, by_path)
-        for path in delivered.set_aside.keys() & by_path.keys():
-            # What was held until it came to rest is older than any Change that was read.
-            if by_path[path].since in unread.observed_at:
-                unread.observed_at.remove(by_path[path].since)
+        shipped = unread.observed_at
+        if delivered.set_aside:
+            shipped = shipped[:]
+            for path in delivered.set_aside.keys() & by_path.keys():
+                # What was held until it came to rest is older than any Change that was read.
+                if by_path[path].since in shipped:
+                    shipped.remove(by_path[path].since)
         self._state.record(
             self.key,
             BatchRecord(
@@ -363,7 +376,7 @@ class Syncer:
             self.key,
             (
                 (now - observed_at) / 1e6
-                for observed_at in unread.observed_at
+                for observed_at in shipped
                 if observed_at >= self._measured_from_us
             ),
         )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+import weakref
 from pathlib import Path
 
+from shardsync.clock import SystemClock
 from shardsync.config.settings import SyncSettings
 from shardsync.journal.plan import read_plan
 from shardsync.journal.records import Cursor
 from shardsync.log import Log
 from shardsync.model import Kind, Scope
-from shardsync.ship.backlog import Slice, SliceSize, read_slice
+from shardsync.ship.backlog import Backlog, Slice, SliceSize, read_slice
 from shardsync.ship.fold import Want
 from shardsync.ship.journals import TreeJournals
+from tests.support.clock import FakeClock
 from tests.support.compare import differences
 from tests.support.nodes import local_node
 from tests.support.sync import Instance, run, running
@@ -114,6 +117,62 @@ def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
+
+
+def test_nodes_at_one_cursor_are_given_one_slice(tmp_path: Path) -> None:
+    """Not one that lacks what came since, and not those that stand elsewhere or ask for less."""
+    instance = Instance(tmp_path, shards=2)
+    journals = _journals(instance)
+    start = journals.newest()
+    clock = FakeClock()
+    backlog = Backlog(journals=journals, clock=clock)
+    _fill(instance, 300, distinct=300)
+
+    async def read(cursors: dict[str, Cursor], *, most: int = 1_000, anew: bool = False) -> Slice:
+        return await backlog.read(cursors, max_paths=most, anew=anew)
+
+    async def check() -> None:
+        first = await read(start)
+        assert len(first.pending) == 600
+        clock.advance(4.0)
+        assert await read(dict(start)) is first
+        assert await read(start, anew=True) is not first
+        assert await read(start, most=900) is not first
+        first = await read(start)
+        instance.changed("later")
+        # A moment later it will do, and leads each Node to what it lacks.
+        clock.advance(0.05)
+        assert await read(start) is first
+        assert set((await read(first.cursors)).pending) == {b"later"}
+        clock.advance(0.1)
+        assert b"later" in (await read(start)).pending
+        full = await read(start, most=100)
+        clock.advance(4.0)
+        instance.changed("last")
+        assert await read(start, most=100) is full
+        clock.advance(2.0)
+        assert await read(start, most=100) is not full
+
+    asyncio.run(check())
+
+
+def test_what_nobody_works_on_is_not_kept_for_long(tmp_path: Path) -> None:
+    """A slice of each Cursor is held by those who ship it; the next one drops the last."""
+    instance = Instance(tmp_path)
+    journals = _journals(instance)
+    start = journals.newest()
+    backlog = Backlog(journals=journals, clock=SystemClock())
+    _fill(instance, 300, distinct=300)
+
+    async def check() -> None:
+        held = await backlog.read(start, max_paths=100)
+        dropped = weakref.ref(await backlog.read(held.cursors, max_paths=100))
+        assert dropped() is not None
+        await backlog.read(start, max_paths=200)
+        assert dropped() is None
+        assert await backlog.read(start, max_paths=100) is held
+
+    asyncio.run(check())
 
 
 def test_a_slow_node_gets_smaller_batches_and_grows_out_of_them() -> None:

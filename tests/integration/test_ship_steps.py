@@ -22,6 +22,7 @@ from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
 from shardsync.model import NodeState, Scope
 from shardsync.ship.answers import Listing
+from shardsync.ship.backlog import Backlog
 from shardsync.ship.big_files import BigFiles
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparing import Comparing
@@ -268,7 +269,7 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
         transport=node,
         view=view,
         is_excluded=lambda _path, _is_dir: False,
-        has_excludes=False,
+        excludes=(),
         known_foreign=frozenset,
         budget=budget,
         limits=SyncSettings(),
@@ -289,6 +290,8 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
     return Syncer(
         node=settings,
         journals=journals,
+        backlog=Backlog(journals=journals, clock=clock),
+        slots=slots,
         state=state,
         delivery=delivery,
         comparing=Comparing(

@@ -74,6 +74,34 @@ def test_the_last_free_slot_is_for_a_node_that_has_none() -> None:
     asyncio.run(run())
 
 
+def test_a_slot_taken_ahead_is_that_of_the_next_run() -> None:
+    """Nobody else has it meanwhile, and it comes back where nothing was run."""
+    got: list[NodeKey] = []
+
+    async def run() -> None:
+        slots = RsyncSlots(limit=1, observer=Unobserved())
+        mine = slots.of(A)
+        assert mine.is_free
+        async with mine.ahead():
+            waiting = asyncio.create_task(hold(slots, B, got))
+            await settle()
+            assert not slots.of(C).is_free
+            async with mine:
+                got.append(A)
+            await settle()
+            assert got == [A, B]
+        await end([waiting])
+        async with mine.ahead():
+            waiting = asyncio.create_task(hold(slots, C, got))
+            await settle()
+            assert got == [A, B]
+        await settle()
+        assert got == [A, B, C]
+        await end([waiting])
+
+    asyncio.run(run())
+
+
 def test_whoever_no_longer_wants_is_passed_over() -> None:
     """A waiting task that is cancelled, even at the moment of its turn, loses no slot."""
     got: list[NodeKey] = []

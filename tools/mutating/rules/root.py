@@ -94,6 +94,18 @@ MUTANTS = (
         tests=(f"{_STEPS}::test_a_mount_that_went_and_came_within_a_batch_stops_its_next_run",),
     ),
     Mutant(
+        name="seen-before-the-root-was-away",
+        rule="what one Node saw serves no other once the root, or a mount below it, was away",
+        file="shardsync/ship/delivery.py",
+        edits=(("if known is not None and known.stand == stand:", "if known is not None:"),),
+        tests=(
+            (
+                "tests/integration/test_ship_shared_lists.py"
+                "::test_what_was_seen_before_the_root_was_away_is_looked_at_again"
+            ),
+        ),
+    ),
+    Mutant(
         name="any-error-is-missing",
         rule="only ENOENT means missing; EIO, EACCES and ESTALE are tried again",
         file="shardsync/ship/look.py",

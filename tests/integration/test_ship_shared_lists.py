@@ -1,0 +1,109 @@
+"""The same Changes to several Nodes: what is pending is read once and looked at once for all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shardsync.config.settings import NodeSettings
+from shardsync.journal.records import Compare
+from shardsync.ship import delivery as delivering
+from shardsync.ship.batch import BatchPlan, IsExcluded, LookAt, Plans, plan_batch
+from shardsync.ship.fold import Pending, Want
+from tests.support.nodes import local_node
+from tests.support.shipping import fill, names_below
+from tests.support.sync import Instance, Running, run, running
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many paths each plan that was made is for."""
+    found: list[int] = []
+
+    def note(pending: Iterable[Pending], *, look: LookAt, is_excluded: IsExcluded) -> BatchPlan:
+        listed = list(pending)
+        found.append(len(listed))
+        return plan_batch(listed, look=look, is_excluded=is_excluded)
+
+    monkeypatch.setattr(delivering, "plan_batch", note)
+    return found
+
+
+def _nodes(instance: Instance, *names: str) -> list[NodeSettings]:
+    for name in names:
+        (instance.folder / name).mkdir()
+    return [local_node(instance.folder / name, name=name) for name in names]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3])
+def test_nodes_that_see_the_same_share_one_look(
+    tmp_path: Path, planned: list[int], at_a_time: int
+) -> None:
+    """Excludes and a subtree have looks of their own; each Node gets what is its, and loses it."""
+    instance = Instance(tmp_path)
+    one, two, three, less, part = _nodes(instance, "one", "two", "three", "less", "part")
+    less = replace(less, exclude=(*less.exclude, "*.tmp"))
+    part = replace(part, subtree="d0")
+    instance.nodes = [one, two, three, less, part]
+    instance.sync = replace(instance.sync, max_rsyncs=at_a_time)
+    files = {f"d{n % 4}/f{n}": f"{n}" for n in range(40)} | {"d0/x.tmp": "x", "d1/gone": "g"}
+    fill(instance.tree, files)
+
+    async def change(sync: Running) -> None:
+        await sync.followed()
+        planned.clear()
+        fill(instance.tree, {name: "2" for name in files if name != "d1/gone"})
+        (instance.tree / "d1/gone").unlink()
+        instance.changed(*files)
+        await sync.followed()
+
+    async def follow() -> None:
+        async with running(instance) as sync:
+            await change(sync)
+
+    run(follow)
+    for name in ("one", "two", "three"):
+        assert names_below(tmp_path / name) == names_below(instance.tree)
+        assert (tmp_path / name / "d3/f3").read_text() == "2"
+    assert (tmp_path / "less/d0/x.tmp").exists() is False
+    assert (tmp_path / "less/d3/f3").read_text() == "2"
+    assert names_below(tmp_path / "part") == names_below(instance.tree / "d0")
+    assert sorted(planned) == [11, 42, 42]
+
+
+def test_what_was_seen_before_the_root_was_away_is_looked_at_again(
+    tmp_path: Path, planned: list[int]
+) -> None:
+    """Another pin, another look: what was missing then may have been so for want of the root."""
+    instance = Instance(tmp_path)
+    instance.nodes = _nodes(instance, "one")
+    fill(instance.tree, {"d/f": "1"})
+
+    async def deliver() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            post = next(iter(sync.service._posts.values()))
+            delivery = post.station.syncer._delivery
+            plans: Plans = {}
+
+            async def ship() -> None:
+                item = Pending(path=b"d/f", want=Want.CONTENT, since=1)
+                await delivery.deliver([item], plans=plans, owned=True, compare=Compare.CONTENT)
+
+            os.rename(instance.tree / "d/f", instance.tree / "d/away")
+            planned.clear()
+            await ship()
+            await ship()
+            assert planned == [1]
+            assert not (tmp_path / "one/d/f").exists()
+            os.rename(instance.tree / "d/away", instance.tree / "d/f")
+            post.tree.root.release()
+            await ship()
+            assert planned == [1, 1]
+            assert (tmp_path / "one/d/f").exists()
+
+    run(deliver)
