@@ -133,8 +133,10 @@ class Backlog:
                 return known
             found = await read_slice(self._journals, cursors, max_paths=max_paths)
             found.read_at = self._clock.monotonic()
-            self._slices[place] = found
-            self._keep(found)
+            if found.pending:
+                # Nothing is no news to keep: there may be some a moment later.
+                self._slices[place] = found
+                self._keep(found)
             return found
 
     def _keep(self, found: Slice) -> None:

@@ -338,14 +338,19 @@ class Syncer:
     ) -> Tick:
         began = self._clock.monotonic()
         pending = self._rebased(unread.pending.values())
-        delivered = await self._delivery.deliver(
-            pending,
-            plans=unread.plans,
-            owned=bool(row.owned),
-            allow_delete=unread.newest <= row.allow_delete,
-            sweep=self._condition.may_be_left(unread.oldest),
-            big_bytes=self._limits.big_file_bytes,
-        )
+        try:
+            delivered = await self._delivery.deliver(
+                pending,
+                plans=unread.plans,
+                owned=bool(row.owned),
+                allow_delete=unread.newest <= row.allow_delete,
+                sweep=self._condition.may_be_left(unread.oldest),
+                big_bytes=self._limits.big_file_bytes,
+            )
+        except BaseException:
+            # Whatever it was: what is tried again, by whomever, is looked at again.
+            unread.plans.clear()
+            raise
         now = self._clock.wall_us()
         self._size.note(paths=len(pending), seconds=self._clock.monotonic() - began)
         by_path = {item.path: item for item in pending}

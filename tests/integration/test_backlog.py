@@ -126,12 +126,13 @@ def test_nodes_at_one_cursor_are_given_one_slice(tmp_path: Path) -> None:
     start = journals.newest()
     clock = FakeClock()
     backlog = Backlog(journals=journals, clock=clock)
-    _fill(instance, 300, distinct=300)
 
     async def read(cursors: dict[str, Cursor], *, most: int = 1_000, anew: bool = False) -> Slice:
         return await backlog.read(cursors, max_paths=most, anew=anew)
 
     async def check() -> None:
+        assert not (await read(start)).pending
+        _fill(instance, 300, distinct=300)
         first = await read(start)
         assert len(first.pending) == 600
         clock.advance(4.0)
