@@ -29,6 +29,8 @@ from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.rule import COARSE_US, Found, Refused, Rule, Task, refused, with_files
 
 _OPEN_LEVELS = 64
+_LISTINGS_HELD = 50_000
+"""Paths of directories that a pass holds back, some 10 MB; what is beyond is told at once."""
 _ENTRIES_A_LOOK = 0x7F  # the clock is looked at once in 128 entries
 _TYPE = 0o170000
 _DIRECTORY = stat.S_IFDIR
@@ -126,6 +128,7 @@ class Scanner:
         self._tasks: list[Task] = []
         self._deep: list[Task] = []
         self._frames: list[_Frame] = []
+        self._listings: dict[bytes, None] = {}
 
     @property
     def is_open(self) -> bool:
@@ -212,7 +215,10 @@ class Scanner:
             self._go_on(deadline)
         finally:
             os.chdir(b"/")  # a process that stands in the root keeps its file system busy
-        return not self.is_open
+        if self.is_open:
+            return False
+        self._tell_listings()
+        return True
 
     def _look_at_root(self) -> None:
         """What is open below another root than this one is begun anew, by its path."""
@@ -457,8 +463,7 @@ class Scanner:
         self.has_news = True
         before = self._memory.directory(rule.sub_root, found.st_ino)
         if before == row[2:]:
-            self._gathered.listing(task.path)
-            self._gathered.attributes(task.path, is_dir=True)
+            self._hold_listing(task.path)
             return rule
         self.found.directories.append(row)
         origin = self._origin(rule.sub_root, before) if before else None
@@ -468,6 +473,23 @@ class Scanner:
         # The Syncer looks at all of it after now; only what changes from now on is our business.
         since = max(rule.since_us, self._clock.wall_us() - COARSE_US)
         return replace(rule, unknown=True, since_us=since) if before is None else rule
+
+    def _hold_listing(self, path: bytes) -> None:
+        """It gained or lost an entry, which may be a directory that the scan has yet to come to.
+
+        Told of before that, the Nodes would lose it under its old name, and be sent it under the
+        new one.
+        """
+        if len(self._listings) >= _LISTINGS_HELD:
+            self._tell_listings()
+        self._listings[path] = None
+
+    def _tell_listings(self) -> None:
+        """Journal the directories that gained or lost an entry, behind all that came."""
+        for path in self._listings:
+            self._gathered.listing(path)
+            self._gathered.attributes(path, is_dir=True)
+        self._listings.clear()
 
     def _admit(self, task: Task, rule: Rule, found: os.stat_result) -> Rule:
         """It could not be entered before: all of it counts as changed, and as never seen."""
@@ -480,8 +502,7 @@ class Scanner:
         """A changed directory that only the Shard which had it before can know."""
         before = self._memory.elders_directory(row[0], row[1])
         if before is not None and before in {row[2:], (0, task.path), self._place(task)}:
-            self._gathered.listing(task.path)
-            self._gathered.attributes(task.path, is_dir=True)
+            self._hold_listing(task.path)
         else:
             self._gathered.tree(task.path)
 

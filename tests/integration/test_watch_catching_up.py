@@ -90,6 +90,24 @@ def test_a_restart_finds_exactly_what_changed_meanwhile(watching: Watching) -> N
     }
 
 
+def test_what_may_have_gone_is_told_after_all_that_came(watching: Watching) -> None:
+    """Else a renamed directory is deleted on the Nodes before they are told of its new name."""
+    watching.start()
+    assert watching.stop()
+    watching.changes()
+    os.rename(watching.root / "a/b", watching.root / "e/renamed")
+    shutil.rmtree(watching.root / "c/d")
+    watching.start()
+    seen = [(c.scope.name, c.path) for c in watching.changes() if c.scope.name != "ENTRY"]
+    assert seen[:2] == [("TREE", b"e/renamed"), ("TREE", b"a/b")]
+    assert sorted(seen[2:]) == [
+        ("LISTING", b"a"),
+        ("LISTING", b"c"),
+        ("LISTING", b"e"),
+        ("TREE", b"c/d"),
+    ]
+
+
 def test_a_directory_that_went_while_down_is_journaled_whole(watching: Watching) -> None:
     """Another may be made in its place before that is shipped: it would inherit what was in it."""
     watching.start()

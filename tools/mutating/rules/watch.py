@@ -149,6 +149,18 @@ MUTANTS = (
         tests=(f"{_RULES}::test_a_boot_without_a_clean_stop_leads_to_a_comparison",),
     ),
     Mutant(
+        name="listings-told-first",
+        rule="a scan tells what may have gone after all that came",
+        file="shardsync/watch/scan.py",
+        edits=(
+            (
+                "        self._listings[path] = None\n",
+                "        self._listings[path] = None\n        self._tell_listings()\n",
+            ),
+        ),
+        tests=(f"{_CATCHING_UP}::test_what_may_have_gone_is_told_after_all_that_came",),
+    ),
+    Mutant(
         name="dirs-ignored",
         rule="a directory that came from elsewhere while nobody looked is journaled whole",
         file="shardsync/watch/scan.py",
