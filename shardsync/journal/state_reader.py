@@ -69,12 +69,13 @@ class StateReader:
 
         Of comparisons the levels come first, then the trees, then single entries: those are
         the directories above trees, whose times every tree that is written spoils. Big files
-        go another way.
+        go another way. Of halves of renames the trees come first: a listing deletes.
         """
         rows = self._database.rows(
             _SELECT_WORK + " AND not_before <= ? AND reason != 'big'"
-            " ORDER BY reason NOT IN ('retry', 'after_big', 'settling'), reason != 'audit',"
-            " reason = 'links', CASE scope WHEN 3 THEN 0 WHEN 2 THEN 1 ELSE 2 END, id LIMIT ?",
+            " ORDER BY reason NOT IN ('retry', 'after_big', 'settling'), reason != 'half',"
+            " reason != 'audit', reason = 'links', reason = 'half' AND scope = 3,"
+            " CASE scope WHEN 3 THEN 0 WHEN 2 THEN 1 ELSE 2 END, id LIMIT ?",
             (*key, now_us, limit),
         )
         return [work_row(row) for row in rows]
@@ -96,8 +97,12 @@ class StateReader:
 
     def settling(self, key: NodeKey) -> dict[bytes, Work]:
         """The paths that are held until they come to rest."""
-        rows = self._database.rows(_SELECT_WORK + " AND reason = 'settling'", key)
-        return {item.path: item for item in map(work_row, rows)}
+        return {item.path: item for item in self.work_for(key, WorkReason.SETTLING)}
+
+    def work_for(self, key: NodeKey, reason: WorkReason) -> list[Work]:
+        """All open work for one reason."""
+        rows = self._database.rows(_SELECT_WORK + " AND reason = ?", (*key, reason.value))
+        return [work_row(row) for row in rows]
 
     def work_reasons(self, key: NodeKey) -> dict[WorkReason, int]:
         """How many rows are open for which reason."""
@@ -106,17 +111,20 @@ class StateReader:
         )
         return {WorkReason(reason): count for reason, count in rows}
 
-    def has_work_at(self, key: NodeKey, path: bytes, *, until_us: int) -> bool:
+    def has_work_at(
+        self, key: NodeKey, path: bytes, *, until_us: int, listings: bool = True
+    ) -> bool:
         """Whether work is open that says something of `path` and stands for Changes of then.
 
         A bootstrap or a reconcile does, however late it was opened: its Cursors begin behind all
-        that it compares.
+        that it compares. `listings`: names alone count, too.
         """
         condition, values = related(path)
         rows = self._database.rows(
-            "SELECT 1 FROM work WHERE tree = ? AND node = ? AND"  # noqa: S608 (marks only)
+            "SELECT 1 FROM work WHERE tree = ? AND node = ?"  # noqa: S608 (marks only)
+            " AND (? OR NOT (reason = 'half' AND scope = 3)) AND"
             f" (since <= ? OR reason IN ('bootstrap', 'reconcile')) AND {condition} LIMIT 1",
-            (*key, until_us, *values),
+            (*key, listings, until_us, *values),
         )
         return bool(rows)
 

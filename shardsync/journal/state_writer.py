@@ -33,6 +33,7 @@ from shardsync.journal.records import (
     NodeRow,
     RoundKind,
     Work,
+    WorkReason,
 )
 from shardsync.journal.requests import RequestKind, RequestState
 from shardsync.journal.state_reader import StateReader
@@ -258,13 +259,25 @@ class StateWriter:
             self._add_work(key, work)
 
     def set_retry_due(self, key: NodeKey) -> None:
-        """Make all open work and the Node itself due now: a flush tries at once."""
+        """Make all open work and the Node itself due now: a flush tries at once.
+
+        Not halves of renames, which do not wait because something failed.
+        """
         with self._transaction():
             self._connection.execute(
-                "UPDATE work SET not_before = 0 WHERE tree = ? AND node = ?", key
+                "UPDATE work SET not_before = 0 WHERE tree = ? AND node = ? AND reason != ?",
+                (*key, WorkReason.HALF.value),
             )
             self._connection.execute(
                 "UPDATE nodes SET not_before = 0 WHERE tree = ? AND name = ?", key
+            )
+
+    def set_due(self, key: NodeKey, reason: WorkReason) -> None:
+        """Make the open work for one reason due now."""
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE work SET not_before = 0 WHERE tree = ? AND node = ? AND reason = ?",
+                (*key, reason.value),
             )
 
     def set_foreign(self, key: NodeKey, paths: Sequence[bytes], *, unlisted: int = 0) -> None:
