@@ -19,7 +19,8 @@ _LOOK_SECONDS = 0.02
 _CURSOR_SECONDS = 0.5
 _SIZE_SECONDS = 20.0
 _MOST_RSS = 300_000_000
-_MOST_DESCRIPTORS = 300
+_MOST_DESCRIPTORS = 600
+"""While it looks at what is pending, sync keeps up to 128 directories open for each Node."""
 _MOST_JOURNAL = 600_000_000
 _MOST_WAL = 300_000_000
 _STILL_FOLDERS = 4
