@@ -34,7 +34,7 @@ def main() -> int:
         minutes = 600.0 if options.operations else _MINUTES
     folder = Path(tempfile.mkdtemp(prefix="shardsync-soak-", dir=options.folder))
     again = f"tools/soak --seed {seed} --minutes {minutes:g} --round {options.round}"
-    again += f" --every {options.every}"
+    again += f" --retention {options.retention}"
     tell(f"seed {seed}, in {folder}; the same operations again: {again}")
     began = time.monotonic()
     with Display() as display:
@@ -43,7 +43,7 @@ def main() -> int:
             seed=seed,
             with_faults=not options.calm,
             kinds=tuple(options.kinds.split(",")),
-            every=options.every,
+            retention=options.retention,
             say=tell,
             part=display.part,
         )
@@ -76,11 +76,7 @@ def _options() -> argparse.Namespace:
         help="of rounds, taking turns: plain; hard: with faults that a comparison answers;"
         " blind: with changes that inotify cannot see",
     )
-    parser.add_argument(
-        "--every",
-        default="10m",
-        help="how long Journals are kept, and a round of the audit takes: 10m",
-    )
+    parser.add_argument("--retention", default="10m", help="of the Journals: 10m")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--folder", help="where to work; the system's temporary folder else")
     return parser.parse_args()

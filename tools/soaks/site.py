@@ -17,6 +17,8 @@ from tests.support.nodes import RsyncDaemon
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _COMMAND_SECONDS = 900.0
+_AUDIT_EVERY = "1m"
+"""Less than a round takes: after each that has comparisons of its own the audit begins anew."""
 _DISK_MIB = 512
 """What the Node with a small disk holds; the tree's own file system holds four times that."""
 
@@ -42,13 +44,12 @@ class Site:
     """All below one folder, from `begin` to `end`.
 
     As root the tree is a file system of its own, and one Node's disk is small and can be
-    filled. `every`: a duration as settings have it, which Journals are kept and a round of
-    the audit takes.
+    filled. `retention`: how long Journals are kept, as settings have it.
     """
 
-    def __init__(self, folder: Path, *, every: str) -> None:
+    def __init__(self, folder: Path, *, retention: str) -> None:
         self.folder = folder
-        self._every = every
+        self._retention = retention
         self.is_root = os.geteuid() == 0
         self.tree_disk = folder / "disk"
         self.tree = self.tree_disk / "tree" if self.is_root else folder / "tree"
@@ -107,13 +108,13 @@ class Site:
         """The settings file, which nothing reads before a start or a reload."""
         nodes = "".join(
             f'[[node]]\nname = "{name}"\ntarget = "{self._target(name)}"\n'
-            f'audit_every = "{self._every}"\n'
+            f'audit_every = "{_AUDIT_EVERY}"\n'
             for name in self.nodes
         )
         self.settings.write_text(
             f'[tree]\nroot = "{self.tree}"\nmax_open = "3s"\ndefault_excludes = false\n'
             f'[state]\ndir = "{self.state.path}"\n'
-            f'retention = "{self._every}"\njournal_max = "256MiB"\n'
+            f'retention = "{self._retention}"\njournal_max = "256MiB"\n'
             f"[shards]\ncount = {shards}\n"
             '[sync]\nmax_delete = 100000000\nbig_file_bytes = "2MB"\n'
             f'delay = "{delay}"\n[metrics]\nlisten = ""\n{nodes}'

@@ -38,10 +38,11 @@ _MANY_BLIND = 8
 
 @dataclass(slots=True)
 class Found:
-    """What came of a run so far."""
+    """What came of a run so far. `audits`: rounds of the audit that went over a whole Node."""
 
     rounds: Counter[str] = field(default_factory=Counter)
     repairs: Counter[str] = field(default_factory=Counter)
+    audits: int = 0
     before: Sizes = field(default_factory=Sizes)
     after: Sizes = field(default_factory=Sizes)
     wrong: list[str] = field(default_factory=list)
@@ -60,11 +61,11 @@ class Soak:
         seed: int,
         with_faults: bool,
         kinds: tuple[str, ...] = _KINDS,
-        every: str,
+        retention: str,
         say: Callable[[str], None],
         part: Callable[[str, int, int], None],
     ) -> None:
-        self.site = Site(folder, every=every)
+        self.site = Site(folder, retention=retention)
         self.site.prepare()
         self.found = Found()
         self.keeper = Keeper(self.site, progress=self._progress)
@@ -88,6 +89,7 @@ class Soak:
 
     def run(self, *, seconds: float, operations: int, in_a_round: int) -> Found:
         """Until that time is over or, where `operations` is not 0, so many were done."""
+        began = _now()
         try:
             self._begin()
             end = time.monotonic() + seconds
@@ -96,6 +98,7 @@ class Soak:
                 if time.monotonic() > end or 0 < operations <= self.churn.ground.count:
                     break
             self.found.after = self.site.sizes()
+            self.found.audits = len(self.site.said("audit.done", since=began))
         finally:
             self.churn.ground.let_all_go()
             self.keeper.end()
