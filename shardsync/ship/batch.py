@@ -33,7 +33,7 @@ class BatchPlan:
     `replaced`: those of `content` that were a directory before.
     `unreadable`: path -> reason; they are tried again, and never deleted.
     `linked`: those of `content` and `attributes` that have several names;
-    `unlinked`: all that is a file with one name, or gone. `siblings`: other names of
+    `unlinked`: the rest, which may have been such names before. `siblings`: other names of
     files written through one name, which may hold new bytes of the old size and time.
     `moves`: those of `trees` that were only renamed. What lies below one of which a
     Journal tells is listed beside it, and so is a tree below it.
@@ -235,6 +235,7 @@ class _Planner:
             case LookKind.NOT_DIRECTORY_ANCESTOR:
                 # A directory became a file or a symlink: listed with what was below it, rsync
                 # would make a directory of it again, filled from wherever the symlink leads.
+                self._plan.unlinked.append(item.path)
                 self._place_file(found.ancestor, item.since, 0)
                 self._note_replaced(found.ancestor)
             case _:
@@ -276,7 +277,7 @@ class _Planner:
             self._plan.linked[item.path] = LinkedFile(
                 device=found.device, inode=found.inode, links=found.links
             )
-        elif found.kind is not LookKind.DIRECTORY:
+        else:
             self._plan.unlinked.append(item.path)
 
     def _place_file(self, path: bytes, since: int, size: int) -> None:

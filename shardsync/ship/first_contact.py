@@ -20,6 +20,7 @@ from shardsync.journal.records import (
     AuditPiece,
     Compare,
     Cursor,
+    LinkedFile,
     NodeRow,
     RoundKind,
     Work,
@@ -239,14 +240,17 @@ class FirstContact:
         return True
 
     def _may_come(self, path: bytes, suspicion: _Suspicion) -> bool:
-        """Whether it may be pending under another name: one that it has, as inotify tells of one,
-        or one that it was given before its Watcher looked.
+        """Whether it may be pending under another name: one that it has or had, as inotify tells
+        of one, or one that it was given before its Watcher looked.
         """
         seen = self._view.look(path)
         if seen.kind in {LookKind.MISSING, LookKind.MISSING_ANCESTOR}:
             return True
-        is_linked = seen.kind is LookKind.FILE and seen.links > 1
-        return is_linked and path not in suspicion.missing
+        if seen.kind is not LookKind.FILE or path in suspicion.missing:
+            return False
+        file = LinkedFile(device=seen.device, inode=seen.inode, links=seen.links)
+        tree = self._node.tree
+        return seen.links > 1 or bool(self._state.read.link_names(tree, file, with_gone=True))
 
     def _ask_watermark(self) -> None:
         """A flush waits for it, so not only by heartbeats; what is being written may hold it."""

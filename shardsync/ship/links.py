@@ -74,9 +74,9 @@ class HardLinks:
         """
         found = Siblings()
         if self._state.read.has_links(self._tree):
-            for path in others:
+            for path in (*others, *linked):
                 file = self._state.read.linked_file(self._tree, path)
-                if file is not None:
+                if file is not None and not _is_of(file, linked.get(path)):
                     self._add_names(path, file, look, found)
         if linked:
             self._state.note_links(self._tree, linked)
@@ -197,6 +197,10 @@ async def _either(one: asyncio.Event, other: asyncio.Event, seconds: float | Non
     for future in waiting:
         future.cancel()
     return bool(done)
+
+
+def _is_of(file: LinkedFile, now: LinkedFile | None) -> bool:
+    return now is not None and (file.device, file.inode) == (now.device, now.inode)
 
 
 def _is_same(found: Look, file: LinkedFile) -> bool:

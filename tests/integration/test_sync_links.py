@@ -206,3 +206,38 @@ def test_a_name_that_is_gone_and_one_that_is_there_are_searched_for_once(tmp_pat
             assert await unresolved() == set()
 
     run(work)
+
+
+@pytest.mark.fault("hard-links")
+def test_a_write_through_a_name_that_became_something_else_reaches_the_others(
+    tmp_path: Path,
+) -> None:
+    """A directory, a path below a file, a name of another such file: by the time it is sent."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    (tree / "deep").mkdir()
+    lost = {"one": "kept1", "deep/two": "kept2", "three": "kept3"}
+    for name, kept in lost.items():
+        (tree / name).write_text("1")
+        os.link(tree / name, tree / kept)
+    (tree / "other").write_text("other")
+    os.link(tree / "other", tree / "another")
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            instance.changed(*lost)
+            await sync.followed()
+            for name in lost:
+                (tree / name).write_text("written through it")
+                os.unlink(tree / name)
+            (tree / "one").mkdir()
+            (tree / "deep").rmdir()
+            (tree / "deep").write_text("a file now")
+            os.link(tree / "other", tree / "three")
+            instance.changed("one", "deep/two", "deep", "three")
+            await sync.followed()
+            assert differences(tree, node) == []
+
+    run(work)
