@@ -479,3 +479,31 @@ def test_what_differed_and_is_gone_from_the_tree_is_no_sign_that_a_node_was_chan
     run(second)
     assert len(counted.comparisons()) == 2  # that look, and the listing's own
     assert counted.trees() == []
+
+
+@pytest.mark.fault("hard-links")
+def test_a_write_through_a_name_that_went_while_away_is_no_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file has one name by then, and its Change is of another: it is sent, and no more."""
+    instance, tree, node = _instance(tmp_path)
+    fill(tree, {"kept": "1"})
+    os.link(tree / "kept", tree / "lost")
+
+    async def first() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            instance.changed("lost")
+            await sync.followed()
+
+    async def second() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            assert differences(tree, node) == []
+
+    run(first)
+    fill(tree, {"lost": "written through it"})
+    os.unlink(tree / "lost")
+    instance.changed("lost")
+    run(second)
+    assert "node.changed_while_away" not in caplog.text

@@ -17,6 +17,8 @@ from tools.soaks.site import Site
 
 _PAGE = 4096
 _WAIT_SECONDS = 30.0
+_HUNG_SECONDS = 60.0
+"""An rsync that stands still is ended after a minute."""
 
 
 class Scene:
@@ -158,7 +160,7 @@ def unmount_root(scene: Scene) -> None:
         is_lazy = not _until(site.umount_tree)
     if is_lazy:
         site.umount_tree("-l")
-    if not _until(lambda: _is_halted(site)):
+    if not _halts(site):
         scene.wrong.append("the root was unmounted, and the Tree or a Node is not halted")
     before = {name: paths_below(folder) for name, folder in site.nodes.items()}
     for name in site.nodes:
@@ -168,6 +170,13 @@ def unmount_root(scene: Scene) -> None:
         if lost := before[name] - paths_below(folder):
             scene.wrong.append(f"{name}: {min(lost)} went while the root was unmounted")
     site.mount_tree()
+
+
+def _halts(site: Site) -> bool:
+    if _until(lambda: _is_halted(site)):
+        return True
+    site.tell_rsyncs("a Node has not halted yet after the root was unmounted")
+    return _until(lambda: _is_halted(site), _HUNG_SECONDS)
 
 
 def _is_halted(site: Site) -> bool:

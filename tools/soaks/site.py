@@ -166,6 +166,13 @@ class Site:
             found["supervisord"] = int((self.state.path / "supervisord.pid").read_text())
         return found
 
+    def tell_rsyncs(self, why: str) -> None:
+        """Print what the Nodes' states are and what each rsync waits for, for whoever looks."""
+        nodes = {node["name"]: node["state"] for node in self.status()["nodes"]}
+        told = _printed("ps", "-eo", "pid,ppid,stat,wchan:24,etimes,args", "--width", "200")
+        lines = [line for line in told.splitlines() if "rsync" in line]
+        print(f"{why}: {nodes}", *lines, sep="\n", file=sys.stderr)
+
     def sizes(self) -> Sizes:
         """What the programs and the state directory take now; one that ends meanwhile is left."""
         rss: Counter[str] = Counter()
