@@ -7,6 +7,7 @@ is followed afterwards, so a kill in between starts nothing over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -48,6 +49,8 @@ _MOST_TOPS = 2_000
 """Directories at the top of which the second level is looked at."""
 _LOST_AT_MOST = 1_000
 _ASK_SECONDS = 0.5
+_GLANCE_SECONDS = 600.0
+"""Each time one short run of rsync; whoever empties a Node by hand is noticed so soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,7 @@ class FirstContact:
         self._suspicion: _Suspicion | None = None
         self._was_lost = False
         self._ask_at = 0.0
+        self._glance_at = clock.monotonic() + _GLANCE_SECONDS
 
     def adapt(self, row: NodeRow) -> bool:
         """Answer to settings that changed since the Node was last served; whether they did.
@@ -176,32 +180,49 @@ class FirstContact:
         otherwise, with nothing pending around it, says that its disk was replaced or emptied,
         or restored from a copy. Raises NodeTrouble, RootLost.
         """
-        key = self._node.key
-        cursors, work = self._state.read.cursors(key), tuple(self._state.read.work(key))
         tops = dict.fromkeys([*await asyncio.to_thread(self._tops), *self._folder.made])
         self._has_looked = False
         await self._folder.meet()
+        suspicion = await self._look_at(list(tops))
+        self._has_looked = True
+        self._suspicion = suspicion
+        return await self.judge()
+
+    async def glance(self) -> None:
+        """Now and then, whether or not anything changed, see whether the top level is still there.
+
+        Nothing else tells of a target that was emptied where it stands, behind a daemon or ssh,
+        while only files of the top level change. What ails the Node the next Batch will tell.
+        """
+        if self._clock.monotonic() < self._glance_at or self._suspicion is not None:
+            return
+        self._glance_at = self._clock.monotonic() + _GLANCE_SECONDS
+        with contextlib.suppress(NodeTrouble):
+            self._suspicion = await self._look_at([b""])
+
+    async def _look_at(self, tops: list[bytes]) -> _Suspicion | None:
+        """Compare these levels; what differs, if anything."""
+        key = self._node.key
+        self._glance_at = self._clock.monotonic() + _GLANCE_SECONDS
+        cursors, work = self._state.read.cursors(key), tuple(self._state.read.work(key))
         found = await find(
             self._transport,
             Footing(key=key, view=self._view),
-            list(tops),
+            tops,
             purpose=Purpose.COMPARE_LEVEL,
             most=_LOST_AT_MOST,
             in_flight=InFlight(),
         )
-        self._has_looked = True
-        self._suspicion = None
-        now_us = self._clock.wall_us()
-        if found.changed:
-            self._suspicion = _Suspicion(
-                paths=tuple(found.changed),
-                missing=frozenset(found.missing),
-                cursors=cursors,
-                work=work,
-                seen_us=now_us,
-            )
-            self._ask_at = 0.0
-        return await self.judge()
+        if not found.changed:
+            return None
+        self._ask_at = 0.0
+        return _Suspicion(
+            paths=tuple(found.changed),
+            missing=frozenset(found.missing),
+            cursors=cursors,
+            work=work,
+            seen_us=self._clock.wall_us(),
+        )
 
     async def judge(self) -> bool:
         """Whether what the last look found is a loss; opens a reconcile then.

@@ -250,6 +250,7 @@ class Syncer:
         if row.attempts or await self._first_contact.is_other():
             await self._first_contact.look_again()
         else:
+            await self._first_contact.glance()
             await self._first_contact.judge()
         if row.attempts:
             self._condition.reached(row)

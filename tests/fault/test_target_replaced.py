@@ -18,7 +18,7 @@ from shardsync.ship.target_folder import TargetFolder
 from tests.support.compare import differences
 from tests.support.counted_rsync import CountedRsync
 from tests.support.nodes import RsyncDaemon, Sshd, local_node
-from tests.support.shipping import ask, fill, newest
+from tests.support.shipping import KEY, ask, fill, newest
 from tests.support.sync import Instance, Running, run, running
 
 FILES = {"top": "1", "a/x": "1", "a/y": "1", "b/c/deep/x": "1", "b/c/deep/y": "1", "b/z": "1"}
@@ -101,6 +101,31 @@ def test_a_target_that_became_another_folder_is_filled_before_a_flush_ends(
                 HOW[how](folder)
                 await _flushed(sync, name)
                 assert differences(instance.tree, folder) == []
+
+        run(work)
+
+
+@pytest.mark.fault("target-replaced")
+@pytest.mark.parametrize("kind", ["daemon", "ssh"])
+def test_a_target_that_is_emptied_where_it_stands_is_filled_though_nothing_changes(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The top level is looked at now and then; and where all is there, that is all."""
+    monkeypatch.setattr("shardsync.ship.first_contact._GLANCE_SECONDS", 0.5)
+    instance = Instance(tmp_path)
+    fill(instance.tree, FILES)
+    with _node(kind, tmp_path) as (node, folder):
+        instance.nodes = [node]
+
+        async def work() -> None:
+            counted = CountedRsync.install(tmp_path / "bin", monkeypatch)
+            async with running(instance) as sync:
+                await sync.followed()
+                counted.forget()
+                await sync.until(lambda: len(counted.comparisons()) > 1)
+                assert sync.state.read.work_summary(KEY)[0] == 0
+                _emptied(folder)
+                await sync.until(lambda: differences(instance.tree, folder) == [])
 
         run(work)
 

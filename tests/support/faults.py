@@ -290,7 +290,8 @@ NODES = (
         name="target-replaced",
         what="the folder of a Node that is followed is lost, with no outage",
         injected="moved away, removed and made anew, emptied, in part; local, daemon, ssh",
-        seen="looked at as after an outage and filled; a flush waits for that",
+        seen="looked at as after an outage and filled, and a flush waits for that; one that was"
+        " emptied where it stands, while nothing changes in its folders, within ten minutes",
     ),
     Fault(
         name="node-stalls",

@@ -204,7 +204,7 @@ MUTANTS = (
         name="restored-node-unnoticed",
         rule="a Node that was emptied or restored while it was away is noticed, and reconciled",
         file="shardsync/ship/first_contact.py",
-        edits=(("        if found.changed:\n", "        if False:\n"),),
+        edits=(("        if not found.changed:\n", "        if True:\n"),),
         tests=(
             "tests/integration/test_comparing.py::test_a_node_restored_from_an_old_copy_is_noticed",
         ),
