@@ -47,8 +47,6 @@ class WorkReason(enum.StrEnum):
     """What was sent beside the Batches is looked at once more: its directory's time is spoilt."""
     SETTLING = "settling"
     """It changed again before it came to rest; sent at `not_before` if it never does."""
-    HALF = "half"
-    """A directory that came or went, of which a Shard that catches up may tell the other end."""
     MOVE = "move"
     """An old name whose files a new name shares, until it is deleted on the Node."""
 

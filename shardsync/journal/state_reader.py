@@ -69,13 +69,12 @@ class StateReader:
 
         Of comparisons the levels come first, then the trees, then single entries: those are
         the directories above trees, whose times every tree that is written spoils. Big files
-        go another way. Of halves of renames the trees come first: a listing deletes.
+        go another way.
         """
         rows = self._database.rows(
             _SELECT_WORK + " AND not_before <= ? AND reason != 'big'"
-            " ORDER BY reason NOT IN ('retry', 'after_big', 'settling'), reason != 'half',"
-            " reason != 'audit', reason = 'links', reason = 'half' AND scope = 3,"
-            " CASE scope WHEN 3 THEN 0 WHEN 2 THEN 1 ELSE 2 END, id LIMIT ?",
+            " ORDER BY reason NOT IN ('retry', 'after_big', 'settling'), reason != 'audit',"
+            " reason = 'links', CASE scope WHEN 3 THEN 0 WHEN 2 THEN 1 ELSE 2 END, id LIMIT ?",
             (*key, now_us, limit),
         )
         return [work_row(row) for row in rows]
@@ -97,12 +96,8 @@ class StateReader:
 
     def settling(self, key: NodeKey) -> dict[bytes, Work]:
         """The paths that are held until they come to rest."""
-        return {item.path: item for item in self.work_for(key, WorkReason.SETTLING)}
-
-    def work_for(self, key: NodeKey, reason: WorkReason) -> list[Work]:
-        """All open work for one reason."""
-        rows = self._database.rows(_SELECT_WORK + " AND reason = ?", (*key, reason.value))
-        return [work_row(row) for row in rows]
+        rows = self._database.rows(_SELECT_WORK + " AND reason = 'settling'", key)
+        return {item.path: item for item in map(work_row, rows)}
 
     def work_reasons(self, key: NodeKey) -> dict[WorkReason, int]:
         """How many rows are open for which reason."""
@@ -111,20 +106,17 @@ class StateReader:
         )
         return {WorkReason(reason): count for reason, count in rows}
 
-    def has_work_at(
-        self, key: NodeKey, path: bytes, *, until_us: int, listings: bool = True
-    ) -> bool:
+    def has_work_at(self, key: NodeKey, path: bytes, *, until_us: int) -> bool:
         """Whether work is open that says something of `path` and stands for Changes of then.
 
         A bootstrap or a reconcile does, however late it was opened: its Cursors begin behind all
-        that it compares. `listings`: names alone count, too.
+        that it compares.
         """
         condition, values = related(path)
         rows = self._database.rows(
-            "SELECT 1 FROM work WHERE tree = ? AND node = ?"  # noqa: S608 (marks only)
-            " AND (? OR NOT (reason = 'half' AND scope = 3)) AND"
+            "SELECT 1 FROM work WHERE tree = ? AND node = ? AND"  # noqa: S608 (marks only)
             f" (since <= ? OR reason IN ('bootstrap', 'reconcile')) AND {condition} LIMIT 1",
-            (*key, listings, until_us, *values),
+            (*key, until_us, *values),
         )
         return bool(rows)
 

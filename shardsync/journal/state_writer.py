@@ -33,7 +33,6 @@ from shardsync.journal.records import (
     NodeRow,
     RoundKind,
     Work,
-    WorkReason,
 )
 from shardsync.journal.requests import RequestKind, RequestState
 from shardsync.journal.state_reader import StateReader
@@ -259,25 +258,13 @@ class StateWriter:
             self._add_work(key, work)
 
     def set_retry_due(self, key: NodeKey) -> None:
-        """Make all open work and the Node itself due now: a flush tries at once.
-
-        Not halves of renames, which do not wait because something failed.
-        """
+        """Make all open work and the Node itself due now: a flush tries at once."""
         with self._transaction():
             self._connection.execute(
-                "UPDATE work SET not_before = 0 WHERE tree = ? AND node = ? AND reason != ?",
-                (*key, WorkReason.HALF.value),
+                "UPDATE work SET not_before = 0 WHERE tree = ? AND node = ?", key
             )
             self._connection.execute(
                 "UPDATE nodes SET not_before = 0 WHERE tree = ? AND name = ?", key
-            )
-
-    def set_due(self, key: NodeKey, reason: WorkReason) -> None:
-        """Make the open work for one reason due now."""
-        with self._transaction():
-            self._connection.execute(
-                "UPDATE work SET not_before = 0 WHERE tree = ? AND node = ? AND reason = ?",
-                (*key, reason.value),
             )
 
     def set_foreign(self, key: NodeKey, paths: Sequence[bytes], *, unlisted: int = 0) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from shardsync.journal.records import LinkedFile
 from shardsync.ship.fold import Pending, Want, ancestors
 from shardsync.ship.look import Look, LookKind
-from shardsync.ship.moves import Move, find_moves, followed, with_origins
+from shardsync.ship.moves import Move, find_moves, followed
 
 LookAt = Callable[[bytes], Look]
 IsExcluded = Callable[[bytes, bool], bool]
@@ -85,18 +85,6 @@ class BatchPlan:
             moves=self.moves.copy(),
         )
 
-    @property
-    def guessed(self) -> set[bytes]:
-        """Old names that are deleted, and where no Journal tells that, and what, they became."""
-        told = self.vacated
-        return {
-            origin
-            for move in self.moves.values()
-            if not move.is_told and move.is_gone
-            for origin in move.origins
-            if origin in self.gone and origin not in told
-        }
-
     def deletes(self, path: bytes) -> bool:
         """Whether `path` goes from the Node with this Batch, by itself or with one above it."""
         return path in self.gone or any(above in self.gone for above in ancestors(path))
@@ -150,7 +138,6 @@ def _renamed(
 ) -> tuple[dict[bytes, Pending], dict[bytes, Move]]:
     """The distinct paths, those below old names also below the new ones; and the renames."""
     distinct = {item.path: item for item in pending}
-    with_origins(distinct, look=look)
     moves = find_moves(distinct, look=look)
     if moves:
         distinct = followed(distinct.values(), moves)

@@ -79,9 +79,7 @@ class Delivery:
             log=log,
         )
         self._losses = Losses(runs=self._runs, budget=budget)
-        self._vacating = Vacating(
-            runs=self._runs, losses=self._losses, footing=self._footing, mover=mover
-        )
+        self._vacating = Vacating(runs=self._runs, footing=self._footing, mover=mover)
         self._sending = Sending(
             runs=self._runs,
             footing=self._footing,
@@ -145,7 +143,6 @@ class Delivery:
             await self._losses.check(plan, allow_delete=allow_delete, again=again, beyond=beyond)
         returning = {*plan.gone, *plan.replaced}
         await self._send(plan, vacated, delivered, compare)
-        await self._vacating.end(plan, vacated, delivered, allow_delete=allow_delete)
         if self._node.delete:
             clearing = self._clearing
             await clearing.empty_returned(returning, delivered, allow_delete=allow_delete)
@@ -213,6 +210,7 @@ class Delivery:
         await self._vacating.ship(plan, vacated, delivered)
         await self._sending.trees(plan, vacated.whole, delivered, compare)
         await self._sending.flat(plan, delivered, compare)
+        await self._vacating.end(plan, vacated, delivered)
 
     def _add_siblings(self, plan: BatchPlan) -> set[bytes]:
         """Add the other names of linked files; returns the files that may have more.

@@ -22,7 +22,6 @@ from shardsync.model import ShardState
 from shardsync.ship.fold import ChangeRow
 
 _OBSERVING = frozenset({ShardState.FOLLOWING, ShardState.POLLING})
-_SCANNING = frozenset({ShardState.STARTING, ShardState.SCANNING})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,14 +86,6 @@ class TreeJournals:
         """Whether every active Shard watches all it owns: from here on nothing is missed."""
         observing = [shard for shard in self._shards if shard.state != "retired"]
         return bool(observing) and all(self._is_observing(shard) for shard in observing)
-
-    def are_catching_up(self) -> bool:
-        """Whether a Watcher is looking for what changed while it did not.
-
-        Not one that is to take over from others: those follow as long as it looks.
-        """
-        found = (self._try_progress(s.id) for s in self._shards if s.state == "active")
-        return any(progress is not None and progress.state in _SCANNING for progress in found)
 
     def directories(self) -> int:
         """How many directories the Tree has, as far as its Watchers have counted."""

@@ -38,12 +38,7 @@ class Losses:
         self._runs.expect(counted)
         await self._budget.spend(counted + beyond, allow=allow_delete)
 
-    async def check_named(
-        self, gone: Iterable[bytes], *, allow_delete: bool, beyond: int = 0, kept: int = 0
-    ) -> None:
-        """As `check`, of paths that a comparison named, and `beyond` entries more.
-
-        `kept`: so many of them the Node has under other names by now.
-        """
+    async def check_named(self, gone: Iterable[bytes], *, allow_delete: bool, beyond: int) -> None:
+        """As `check`, of paths that a comparison named, and `beyond` entries more."""
         entries = await self._runs.count((), gone=sorted(gone))
-        await self._budget.spend(max(0, entries - kept) + beyond, allow=allow_delete)
+        await self._budget.spend(entries + beyond, allow=allow_delete)

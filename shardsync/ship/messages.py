@@ -92,7 +92,6 @@ _FIGURES = (
     (re.compile(rb"Total bytes sent: ([\d,.]+)"), "bytes_sent"),
     (re.compile(rb"Number of files: ([\d,.]+)"), "files"),
     (re.compile(rb"Total file size: ([\d,.]+)"), "file_bytes"),
-    (re.compile(rb"Number of regular files transferred: ([\d,.]+)"), "files_sent"),
 )
 
 
@@ -148,7 +147,6 @@ class Messages:
     bytes_sent: int = 0
     files: int = 0
     file_bytes: int = 0
-    files_sent: int = 0
 
 
 class MessageReader:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from shardsync.ship.fold import Pending, Want, ancestors
+from shardsync.ship.fold import Pending, ancestors
 from shardsync.ship.look import Look, LookKind
 
 MOST_ORIGINS = 20
@@ -34,18 +34,6 @@ class Move:
     origins: tuple[bytes, ...]
     is_gone: bool
     is_told: bool
-
-
-def with_origins(pending: dict[bytes, Pending], *, look: Callable[[bytes], Look]) -> None:
-    """Add the old names that are gone, where the Change that tells so is not read yet.
-
-    A Journal has it close behind: each half of a rename is journaled. Deleted only then, the old
-    name would serve the new one no more, and count as a loss.
-    """
-    for item in list(pending.values()):
-        origin = item.moved_from
-        if origin and item.wants_tree and origin not in pending and look(origin).kind in _GONE:
-            pending[origin] = Pending(path=origin, want=Want.TREE, since=item.since)
 
 
 def find_moves(

@@ -108,9 +108,8 @@ class Sharing:
     def is_settled(self, origins: Iterable[bytes]) -> bool:
         """Whether the Node has everything that the Cursors say it has at these places."""
         until_us = self._clock.wall_us() + _LATER_US
-        has_work_at = self._state.read.has_work_at
         return not any(
-            has_work_at(self._key, path, until_us=until_us, listings=False) for path in origins
+            self._state.read.has_work_at(self._key, path, until_us=until_us) for path in origins
         )
 
 

@@ -20,7 +20,6 @@ from shardsync.journal.records import (
     NodeKey,
     NodeRow,
     RoundKind,
-    WorkReason,
 )
 from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.journal.state_writer import StateWriter
@@ -424,12 +423,7 @@ class Operator:
             return False
         if running.request.kind is RequestKind.FLUSH:
             return self._is_flushed(running, station)
-        read = self._state.read
-        if running.request.kind is RequestKind.REPLAY and read.work_for(
-            station.key, WorkReason.HALF
-        ):
-            return False
-        return not read.has_work_of(station.key, running.request.id)
+        return not self._state.read.has_work_of(station.key, running.request.id)
 
     def _is_flushed(self, running: _Running, station: Station) -> bool:
         """Whether no work is open that may hold what was on disk when the flush began."""

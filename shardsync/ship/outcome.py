@@ -65,8 +65,7 @@ class RunResult:
 
     `exit_code`: negative for a signal, None where rsync was never started. `listed`:
     length of the list. `sent`, `deleted`: lines of rsync's report. `bytes_sent`: what rsync
-    says it put on the wire, 0 if it died. `files`, `file_bytes`: all that it looked at here;
-    `files_sent`: files of which data went.
+    says it put on the wire, 0 if it died. `files`, `file_bytes`: all that it looked at here.
     `failed`: what has to be tried again.
     `made_target`: the target's folder was not there; `made`: nor were these directories, which
     are not in the list but above what is.
@@ -85,7 +84,6 @@ class RunResult:
     bytes_sent: int = 0
     files: int = 0
     file_bytes: int = 0
-    files_sent: int = 0
     failed: Mapping[bytes, Failure] = field(default_factory=dict)
     vanished: tuple[bytes, ...] = ()
     unattributed: tuple[str, ...] = ()

@@ -268,7 +268,6 @@ class RsyncRun:
             bytes_sent=messages.bytes_sent,
             files=messages.files,
             file_bytes=messages.file_bytes,
-            files_sent=messages.files_sent,
             failed=verdict.failed,
             vanished=tuple(messages.vanished),
             unattributed=tuple(messages.unattributed),

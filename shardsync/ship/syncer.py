@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from shardsync.clock import Clock
@@ -28,7 +27,6 @@ from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery
 from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.fold import Pending, rebase
-from shardsync.ship.halves import Halves
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
 from shardsync.ship.moves import has_halves
@@ -92,7 +90,6 @@ class Syncer:
             limits=limits,
             clock=clock,
         )
-        self._halves = Halves(key=node.key, journals=journals, state=state, clock=clock)
         self._condition = NodeCondition(
             key=node.key,
             state=state,
@@ -208,7 +205,6 @@ class Syncer:
             return self._condition.must_wait(row) or await self._advance_now(row, cursors)
 
     async def _advance_now(self, row: NodeRow, cursors: dict[str, Cursor]) -> Tick:
-        self._halves.release(cursors)
         unread, held = await self._next_slice(cursors, row.allow_delete)
         # In turn, so that neither a steady stream of Changes nor a long reconcile starves the
         # other.
@@ -343,12 +339,10 @@ class Syncer:
     ) -> Tick:
         began = self._clock.monotonic()
         pending = self._rebased(unread.pending.values())
-        halved = self._halves.hold(pending, is_cut=unread.is_full)
-        pending = halved.pending
         try:
             delivered = await self._delivery.deliver(
                 pending,
-                plans=None if halved.waiting else unread.plans,
+                plans=unread.plans,
                 owned=bool(row.owned),
                 allow_delete=unread.newest <= row.allow_delete,
                 sweep=self._condition.may_be_left(unread.oldest),
@@ -366,10 +360,13 @@ class Syncer:
             self.wake()
         left = self._open_work.left_by(delivered, by_path)
         left += self._big_files.set_aside(delivered.set_aside, by_path)
-        left += halved.waiting
-        late = [item.since for item in halved.waiting]
-        late += [by_path[path].since for path in delivered.set_aside.keys() & by_path.keys()]
-        shipped = _without(unread.observed_at, late) if late else unread.observed_at
+        shipped = unread.observed_at
+        if delivered.set_aside:
+            shipped = shipped[:]
+            for path in delivered.set_aside.keys() & by_path.keys():
+                # What was held until it came to rest is older than any Change that was read.
+                if by_path[path].since in shipped:
+                    shipped.remove(by_path[path].since)
         self._state.record(
             self.key,
             BatchRecord(
@@ -380,7 +377,6 @@ class Syncer:
                 finished_at=now,
             ),
         )
-        self._halves.note(halved.waiting)
         self._condition.succeeded(row, delivered, began)
         self._observer.changes_shipped(
             self.key,
@@ -426,21 +422,6 @@ class Syncer:
         if next_due is not None:
             seconds = min(seconds, max(0.05, (next_due - now) / 1e6))
         return seconds
-
-
-def _without(times: Iterable[int], late: Iterable[int]) -> list[int]:
-    """`times` less those of what is not on the Node yet, as often as they stand there.
-
-    What was held until it came to rest is older than any Change that was read.
-    """
-    left = Counter(late)
-    shipped = []
-    for at in times:
-        if left[at] > 0:
-            left[at] -= 1
-        else:
-            shipped.append(at)
-    return shipped
 
 
 async def _await(event: asyncio.Event, seconds: float) -> None:

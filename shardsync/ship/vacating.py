@@ -1,8 +1,7 @@
 """The renames of one Batch: made on the Node of what it has, the old names deleted last.
 
 A path that was renamed is not lost: what counts against `max_delete` is what was at the
-old name beyond what is at the new one. Where a Journal tells of the rename, the Tree says
-how much that is; where it is guessed, only what rsync really took from the old name counts.
+old name beyond what is at the new one.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from shardsync.ship.command import Purpose
 from shardsync.ship.fold import ancestors
 from shardsync.ship.footing import Footing
 from shardsync.ship.look import LookKind
-from shardsync.ship.losses import Losses
 from shardsync.ship.moving import Mover
 from shardsync.ship.runs import Runs
 from shardsync.ship.shipping import DEADLINE_SECONDS, Delivered, NodeTrouble
@@ -30,14 +28,12 @@ _GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
 class Vacated:
     """What is left to do for the renames of one Batch.
 
-    `entries`: old name -> how many entries of it the new one has now. `guessed`: those of the old
-    names of which no Journal tells where they went. `shared`: old names whose files new ones
-    share. `whole`: new names that need no run of their own any more,
+    `entries`: old name -> how many entries of it the new one has now. `shared`: old names
+    whose files new ones share. `whole`: new names that need no run of their own any more,
     `fresh`: those of them where nothing was before.
     """
 
     entries: dict[bytes, int] = field(default_factory=dict)
-    guessed: set[bytes] = field(default_factory=set)
     shared: set[bytes] = field(default_factory=set)
     whole: set[bytes] = field(default_factory=set)
     fresh: set[bytes] = field(default_factory=set)
@@ -46,9 +42,8 @@ class Vacated:
 class Vacating:
     """Takes the renames of one Node's Batches from the old names to the new ones."""
 
-    def __init__(self, *, runs: Runs, losses: Losses, footing: Footing, mover: Mover) -> None:
+    def __init__(self, *, runs: Runs, footing: Footing, mover: Mover) -> None:
         self._runs = runs
-        self._losses = losses
         self._footing = footing
         self._mover = mover
 
@@ -70,8 +65,6 @@ class Vacating:
         for origin, path in plan.vacated.items():
             entries = await asyncio.to_thread(self._footing.view.count_entries, path)
             vacated.entries[origin] = 1 + entries
-        vacated.guessed.update(plan.guessed)
-        vacated.entries.update(dict.fromkeys(vacated.guessed, 0))
         for origin in vacated.entries:
             plan.gone.pop(origin, None)
         return vacated
@@ -100,22 +93,13 @@ class Vacating:
             vacated.whole.add(path)
             if moved.is_fresh:
                 vacated.fresh.add(path)
-                if moved.move.origins[0] in vacated.guessed:
-                    taken = moved.result.files - moved.result.files_sent
-                    vacated.entries[moved.move.origins[0]] += taken
 
-    async def end(
-        self, plan: BatchPlan, vacated: Vacated, delivered: Delivered, *, allow_delete: bool
-    ) -> None:
+    async def end(self, plan: BatchPlan, vacated: Vacated, delivered: Delivered) -> None:
         """Delete the old names, no more below them than the new ones have and is free beside.
 
         Then, and only where nothing stands there any more, are they no longer shared. Nothing
-        need be compared where nothing was before. Raises RootLost, NodeTrouble, and
-        TooManyDeletions where what was guessed was no rename, or only of a part.
+        need be compared where nothing was before. Raises RootLost, NodeTrouble.
         """
-        if vacated.guessed:
-            kept = sum(vacated.entries[origin] for origin in vacated.guessed)
-            await self._losses.check_named(vacated.guessed, allow_delete=allow_delete, kept=kept)
         if vacated.entries:
             entries = sum(vacated.entries.values())
             origins = sorted(vacated.entries)

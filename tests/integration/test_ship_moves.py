@@ -333,41 +333,6 @@ def test_halves_in_two_shards_meet(tmp_path: Path) -> None:
     assert _inodes(node / "prefix-1" / "new") == before
 
 
-@pytest.mark.parametrize("is_rename", [True, False])
-def test_max_delete_counts_what_a_guessed_rename_loses(*, is_rename: bool, tmp_path: Path) -> None:
-    """No Journal tells where the directory of the other Shard went: what came of it counts."""
-    instance = Instance(tmp_path, shards=2)
-    instance.sync = SyncSettings(max_delete=DeleteLimit(entries=10, share=None))
-    _filled(instance.tree / "old")
-    node = tmp_path / "node"
-    instance.nodes = [local_node(node)]
-
-    async def work() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-            before = _inodes(node / "old")
-            if is_rename:
-                _rename(instance, "old", "prefix-1/old")
-            else:
-                shutil.rmtree(instance.tree / "old")
-                _filled(instance.tree / "prefix-1/old")
-                for path in (instance.tree / "prefix-1/old").rglob("0*"):
-                    path.write_text(f"another {path.name}")
-            instance.changed("prefix-1")
-            _moved(instance, ("prefix-1/old", None), shard=1)
-            _moved(instance, ("old", None))
-            if is_rename:
-                await sync.followed()
-                assert _inodes(node / "prefix-1/old") == before
-                assert sync.state.read.deleted_since(KEY, 0) == 0
-                assert differences(instance.tree, node) == []
-            else:
-                await sync.until(lambda: bool(row_of(sync).halted))
-                assert _inodes(node / "old") == before
-
-    run(work)
-
-
 def test_a_write_told_before_the_rename_waits_for_it(tmp_path: Path) -> None:
     """The Shard that owns what lies below is quicker, and tells a write under the old name: the
     old name is not deleted before the other Shard tells where it went.
@@ -406,49 +371,17 @@ def test_excludes_mean_the_new_place(tmp_path: Path) -> None:
 
 
 def test_an_old_name_that_is_not_deleted_in_the_batch_is_copied(tmp_path: Path) -> None:
-    """The Node has a directory of its own there, which is excluded: it shares no file of it."""
+    """A catch-up tells where a directory came from and not that it left: it stays for now."""
     instance = Instance(tmp_path)
     node = tmp_path / "node"
-    instance.nodes = [replace(local_node(node), exclude=("/old/",))]
-    own: dict[str, int] = {}
 
     def work(_: Running) -> None:
-        shutil.copytree(instance.tree / "old", node / "old")
-        own.update(_inodes(node / "old"))
         _rename(instance, "old", "new")
-        _moved(instance, ("old", None), ("new", "old"))
-
-    _synced(instance, work)
-    assert _inodes(node / "old") == own
-    assert _inodes(node / "new").keys() == own.keys()
-    assert not set(_inodes(node / "new").values()) & set(own.values())
-
-
-def test_an_old_name_that_is_told_of_in_a_later_slice_goes_with_the_rename(
-    tmp_path: Path,
-) -> None:
-    """A backlog is cut anywhere, also between the two halves: no data is sent, nothing is lost."""
-    instance = Instance(tmp_path)
-    limit = DeleteLimit(entries=10, share=None)
-    instance.sync = SyncSettings(batch_paths=20, max_delete=limit)
-    counted: list[int] = []
-
-    def work(sync: Running) -> None:
-        _rename(instance, "old", "new")
-        others = [f"other{number:02}" for number in range(60)]
-        for name in others:
-            (instance.tree / name).write_text("x")
-        now = instance.clock.wall_us()
-        rows = [(name.encode(), Scope.ENTRY, Kind.CONTENT, now, None) for name in others]
-        tree = (Scope.TREE, Kind.CONTENT, now)
-        instance.journals[0].commit([(b"new", *tree, b"old"), *rows, (b"old", *tree, None)])
-        counted.append(sync.state.read.deleted_since(KEY, 0))
+        _moved(instance, ("new", "old"))
 
     before = _synced(instance, work)
-    node = tmp_path / "node"
-    assert differences(instance.tree, node) == []
-    assert _inodes(node / "new") == before
-    assert counted == [0]
+    assert _inodes(node / "old") == before
+    assert not set(_inodes(node / "new").values()) & set(before.values())
 
 
 def test_a_daemon_that_refuses_is_sent_the_data(tmp_path: Path) -> None:

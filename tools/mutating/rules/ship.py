@@ -8,7 +8,6 @@ _OUTCOME = "tests/unit/test_rsync_outcome.py"
 _COMMAND = "tests/unit/test_rsync_command.py"
 _PROMISES = "tests/integration/test_ship_promises.py"
 _MOVES = "tests/integration/test_ship_moves.py"
-_HALVES = "tests/integration/test_ship_halves.py"
 _SHIP = "tests/integration/test_rsync_ship.py"
 
 MUTANTS = (
@@ -181,42 +180,6 @@ MUTANTS = (
         file="shardsync/ship/batch.py",
         edits=(("        distinct = followed(distinct.values(), moves)\n", ""),),
         tests=(f"{_MOVES}::test_pending_changes_below_the_old_name_reach_the_new_one",),
-    ),
-    Mutant(
-        name="old-name-left-for-later",
-        rule="an old name goes in the Batch of the new one, wherever a backlog is cut",
-        file="shardsync/ship/batch.py",
-        edits=(("    with_origins(distinct, look=look)\n", ""),),
-        tests=(
-            f"{_MOVES}::test_an_old_name_that_is_told_of_in_a_later_slice_goes_with_the_rename",
-        ),
-    ),
-    Mutant(
-        name="guess-believed",
-        rule="of a rename that is only guessed counts for max_delete what was not taken over",
-        file="shardsync/ship/vacating.py",
-        edits=(
-            (
-                "taken = moved.result.files - moved.result.files_sent\n",
-                "taken = moved.result.files\n",
-            ),
-        ),
-        tests=(f"{_MOVES}::test_max_delete_counts_what_a_guessed_rename_loses",),
-    ),
-    Mutant(
-        name="halves-not-held",
-        rule="half of a rename waits for what a Shard that catches up will tell",
-        file="shardsync/ship/journals.py",
-        edits=(
-            (
-                "progress is not None and progress.state in _SCANNING for progress in found",
-                "False for progress in found",
-            ),
-        ),
-        tests=(
-            f"{_HALVES}::test_both_halves_are_let_go_together",
-            f"{_HALVES}::test_what_waits_outlives_the_process",
-        ),
     ),
     Mutant(
         name="other-names-not-sent",
