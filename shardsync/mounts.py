@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _BY_UUID = "/dev/disk/by-uuid"
+_FDINFO_BYTES = 1000
+"""Position, flags and mount id come first, whatever else there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +93,9 @@ def parse_mounts(lines: Iterable[bytes]) -> Iterable[Mount]:
 
 def mount_of(descriptor: int, mounts: Iterable[Mount]) -> Mount | None:
     """The mount that an open file lies on, None where it is no longer among `mounts`."""
-    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
-        numbers = dict(line.split(":", 1) for line in file if ":" in line)
-    mount_id = int(numbers["mnt_id"])
+    # Asked several times for each Batch: as text, and all of it, it takes twice as long.
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb", buffering=0) as file:
+        mount_id = int(file.read(_FDINFO_BYTES).partition(b"mnt_id:")[2].split(None, 1)[0])
     return next((mount for mount in mounts if mount.mount_id == mount_id), None)
 
 

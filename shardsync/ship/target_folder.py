@@ -13,15 +13,17 @@ import contextlib
 import ctypes
 import errno
 import os
+import queue
 import struct
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Container
 
 from shardsync.config.settings import Target, TargetKind
 from shardsync.ship.fold import ancestors
 from shardsync.ship.outcome import RunResult
 
 _ANSWER_SECONDS = 5.0
+_IDLE_SECONDS = 60.0
 _MADE_AT_MOST = 200
 
 _AT_FDCWD = -100
@@ -41,6 +43,7 @@ class TargetFolder:
         self._may_be_made = False
         self._was_replaced = False
         self._made: dict[bytes, None] = {}
+        self._asker = _Asker()
         self._asked: asyncio.Future[Identity | None] | None = None
 
     @property
@@ -91,29 +94,58 @@ class TargetFolder:
         In a thread of its own, one at a time: it may lie on a file system that hangs, which
         holds this Node alone and is rsync's to tell.
         """
-        path = self._path
-        if path is None or (self._asked is not None and not self._asked.done()):
+        if self._path is None or (self._asked is not None and not self._asked.done()):
             return None
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Identity | None] = loop.create_future()
-        self._asked = answer
-
-        def ask() -> None:
-            found = _identity(path)
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_answer(answer, found))
-
-        threading.Thread(target=ask, daemon=True).start()
+        answer = self._asked = self._asker.ask(self._path)
         done, _ = await asyncio.wait({answer}, timeout=_ANSWER_SECONDS)
         return answer.result() if done else None
 
 
-def _answer(future: asyncio.Future[Identity | None], found: Identity | None) -> Callable[[], None]:
-    def give() -> None:
-        if not future.done():
-            future.set_result(found)
+class _Asker:
+    """A thread for questions that may hang; it ends when none came for a while.
 
-    return give
+    One for each question would take longer to start than to ask, and a pool's thread that
+    hangs would hold up our exit.
+    """
+
+    def __init__(self) -> None:
+        self._questions: queue.SimpleQueue[_Question] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_running = False
+
+    def ask(self, path: str) -> asyncio.Future[Identity | None]:
+        """The answer, whenever it comes."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Identity | None] = loop.create_future()
+        with self._lock:
+            self._questions.put((path, loop, answer))
+            if not self._is_running:
+                self._is_running = True
+                threading.Thread(target=self._answer_all, daemon=True).start()
+        return answer
+
+    def _answer_all(self) -> None:
+        while True:
+            try:
+                path, loop, answer = self._questions.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._questions.empty():
+                        self._is_running = False
+                        return
+                continue
+            found = _identity(path)
+            # Its loop may have ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_give, answer, found)
+
+
+_Question = tuple[str, asyncio.AbstractEventLoop, "asyncio.Future[Identity | None]"]
+
+
+def _give(answer: asyncio.Future[Identity | None], found: Identity | None) -> None:
+    if not answer.done():
+        answer.set_result(found)
 
 
 def _identity(path: str) -> Identity | None:
