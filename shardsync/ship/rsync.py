@@ -70,7 +70,10 @@ class RsyncRun:
         self._reader = MessageReader(source_fd=source_fd, target=target)
         too_long = "rsync printed a line of no sensible length"
         self._out = LineSplitter(
-            take=self._take_out, max_bytes=_LINE_BYTES, overflow=lambda: self._cut(too_long)
+            take=self._take_out,
+            max_bytes=_LINE_BYTES,
+            overflow=lambda: self._cut(too_long),
+            take_all=self._count_out,
         )
         self._error = LineSplitter(
             take=self._take_error, max_bytes=_LINE_BYTES, overflow=lambda: self._cut(too_long)
@@ -207,13 +210,21 @@ class RsyncRun:
             waiting.cancel()
             pulse.ended()
 
+    def _count_out(self, lines: bytes) -> bool:
+        """Whether these whole lines merely tell of paths sent, and nobody is to hear of each.
+
+        To look at them one by one costs a third of what a Batch costs us.
+        """
+        text = b"\n" + lines
+        count = text.count(b"\n" + _SENT)
+        if self._on_line is not None or count != lines.count(b"\n"):
+            return False
+        if b"\n" + _SENT + _NEW_DIRECTORY in text:
+            return False
+        self._sent += count
+        return True
+
     def _take_out(self, line: bytes) -> None:
-        is_sent = line.startswith(_SENT)
-        is_made = is_sent and line.startswith(_NEW_DIRECTORY, len(_SENT))
-        if self._on_line is None and is_sent and not is_made:
-            # Merely counted: to parse it too costs 7 us, a third of what a Batch costs us.
-            self._sent += 1
-            return
         report = out_line(line)
         if report is None:
             self._take_error(line)
@@ -222,6 +233,7 @@ class RsyncRun:
             self._deleted += 1
         elif report.operation == "send":
             self._sent += 1
+            is_made = line.startswith(_SENT + _NEW_DIRECTORY)
             if is_made and len(self._made) < _MADE_AT_MOST:
                 self._made.append(report.path)
         if self._on_line is not None:
@@ -307,7 +319,10 @@ class _Watch:
 
 
 class LineSplitter:
-    """Bytes in, lines out; a line longer than `max_bytes` is dropped and told to `overflow`."""
+    """Bytes in, lines out; a line longer than `max_bytes` is dropped and told to `overflow`.
+
+    `take_all` is asked first whether it takes all the lines that came, each with its end.
+    """
 
     def __init__(
         self,
@@ -315,21 +330,23 @@ class LineSplitter:
         take: Callable[[bytes], None],
         max_bytes: int,
         overflow: Callable[[], None],
+        take_all: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         self._take = take
+        self._take_all = take_all
         self._max_bytes = max_bytes
         self._overflow = overflow
         self._rest = b""
 
     def feed(self, piece: bytes) -> None:
         """Take in what came; hand on each line that is complete."""
-        lines = (self._rest + piece).split(b"\n")
-        self._rest = lines.pop()
+        lines, end, self._rest = (self._rest + piece).rpartition(b"\n")
         if len(self._rest) > self._max_bytes:
             self._rest = b""
             self._overflow()
-        for line in lines:
-            self._take(line)
+        if end and not self._take_all(lines + end):
+            for line in lines.split(b"\n"):
+                self._take(line)
 
     def end(self) -> None:
         """Hand on a last line that had no end."""
