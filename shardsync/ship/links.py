@@ -115,9 +115,11 @@ class HardLinks:
             for path in paths:
                 seen = looker.look(path)
                 if seen.kind is LookKind.FILE and seen.links > 1:
-                    linked[path] = LinkedFile(
-                        device=seen.device, inode=seen.inode, links=seen.links
-                    )
+                    file = LinkedFile(device=seen.device, inode=seen.inode, links=seen.links)
+                    before = self._state.read.linked_file(self._tree, path)
+                    # What it was a name of before is for the Batches to find, which come later.
+                    if before is None or _is_of(before, file):
+                        linked[path] = file
             if linked:
                 self.siblings(linked, (), looker.look)
 
