@@ -8,35 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
 import os
 import shutil
-import tempfile
 import warnings
-from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import rule
 
 from shardsync.journal.plan import Plan
 from tests.support.compare import differences
-from tests.support.modelling import examples
+from tests.support.modelling import TreeMachine, examples, places
 from tests.support.nodes import local_node
 from tests.support.shipping import KEY, row_of
 from tests.support.sync import Instance, Running, begun
 from tests.support.watching import Watching, planned
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 _FROZEN = 1_600_000_000_000_000_000
 _REPAIRS = ("node.reconcile", "tree.compared", "node.changed_while_away")
-places = st.sampled_from(["a", "b", "c", "a/a", "a/b", "b/a", "b/b", "a/a/a", "a/b/a", "b/a/b"])
-stored = st.sampled_from(["1", "2"])
 number = st.integers(min_value=0, max_value=1)
 
 
@@ -53,28 +45,25 @@ class _Repairs(logging.Handler):
             self.seen.append(text)
 
 
-class WholeMachine(RuleBasedStateMachine):
+class WholeMachine(TreeMachine):
     """What cannot be done is not done."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = Path(tempfile.mkdtemp(prefix="shardsync-model-"))
-        self._outside = self._folder / "outside"
-        self._outside.mkdir()
-        self._node = self._folder / "node"
+        self._node = self.folder / "node"
         self._node.mkdir()
         self._count = 0
         self._held: list[int] = []
         self._repairs = _Repairs()
         logging.getLogger("shardsync").addHandler(self._repairs)
         self._loop = asyncio.new_event_loop()
-        self._instance = Instance(self._folder, shards=0)
+        self._instance = Instance(self.folder, shards=0)
         shards = planned(0, (b"",)), planned(1, (b"a",))
         self._instance.plan = Plan(generation=1, shards=shards)
         self._instance.nodes = [local_node(self._node)]
         self._watchings = [
-            Watching(self._folder, shard=shards[0], others=shards[1:]),
-            Watching(self._folder, shard=shards[1], others=shards[:1]),
+            Watching(self.folder, shard=shards[0], others=shards[1:]),
+            Watching(self.folder, shard=shards[1], others=shards[:1]),
         ]
         for watching in self._watchings:
             watching.start()
@@ -91,7 +80,7 @@ class WholeMachine(RuleBasedStateMachine):
                 watching.close()
             self._let_go()
             logging.getLogger("shardsync").removeHandler(self._repairs)
-            shutil.rmtree(self._folder)
+            shutil.rmtree(self.folder)
 
     async def _start_sync(self) -> None:
         self._sync = begun(self._instance)
@@ -108,14 +97,11 @@ class WholeMachine(RuleBasedStateMachine):
             del tasks
             gc.collect()
 
-    def _at(self, place: str) -> Path:
-        return self._instance.tree / place
-
     def _put(self, place: str) -> None:
         """Other bytes, of the same size, never through a symlink."""
         self._count += 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with open(os.open(self._at(place), flags, 0o644), "w") as file:
+        with open(os.open(self.at(place), flags, 0o644), "w") as file:
             file.write(f"{self._count:04}")
 
     def _let_go(self) -> None:
@@ -127,20 +113,20 @@ class WholeMachine(RuleBasedStateMachine):
     @rule(place=places)
     def write(self, place: str) -> None:
         with contextlib.suppress(OSError):
-            self._at(place).parent.mkdir(parents=True, exist_ok=True)
+            self.at(place).parent.mkdir(parents=True, exist_ok=True)
             self._put(place)
 
     @rule(place=places)
     def write_with_a_frozen_time(self, place: str) -> None:
         with contextlib.suppress(OSError):
             self._put(place)
-            os.utime(self._at(place), ns=(_FROZEN, _FROZEN))
+            os.utime(self.at(place), ns=(_FROZEN, _FROZEN))
 
     @rule(place=places)
     def hold_open(self, place: str) -> None:
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-            self._held.append(os.open(self._at(place), flags, 0o644))
+            self._held.append(os.open(self.at(place), flags, 0o644))
             os.write(self._held[-1], b"held")
 
     @rule()
@@ -150,56 +136,15 @@ class WholeMachine(RuleBasedStateMachine):
             os.write(descriptor, b"last words")
             os.close(descriptor)
 
-    @rule(place=places)
-    def make(self, place: str) -> None:
-        with contextlib.suppress(OSError):
-            self._at(place).mkdir(parents=True)
-
-    @rule(place=places)
-    def remove(self, place: str) -> None:
-        with contextlib.suppress(OSError):
-            self._at(place).unlink()
-
-    @rule(place=places)
-    def remove_tree(self, place: str) -> None:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._at(place))
-
-    @rule(one=places, other=places)
-    def rename(self, one: str, other: str) -> None:
-        with contextlib.suppress(OSError):
-            self._at(one).rename(self._at(other))
-
-    @rule(one=places, other=places)
-    def exchange(self, one: str, other: str) -> None:
-        paths = [os.fsencode(self._at(place)) for place in (one, other)]
-        _LIBC.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
-
     @rule(one=places, other=places)
     def link(self, one: str, other: str) -> None:
         with contextlib.suppress(OSError):
-            os.link(self._at(one), self._at(other), follow_symlinks=False)
+            os.link(self.at(one), self.at(other), follow_symlinks=False)
 
     @rule(place=places)
     def symlink(self, place: str) -> None:
         with contextlib.suppress(OSError):
-            self._at(place).symlink_to("nowhere")
-
-    @rule(place=places, name=stored)
-    def move_out(self, place: str, name: str) -> None:
-        with contextlib.suppress(OSError):
-            self._at(place).rename(self._outside / name)
-
-    @rule(place=places, name=stored)
-    def move_in(self, place: str, name: str) -> None:
-        with contextlib.suppress(OSError):
-            (self._outside / name).rename(self._at(place))
-
-    @rule(place=places, mode=st.sampled_from([0o700, 0o750]))
-    def chmod(self, place: str, mode: int) -> None:
-        with contextlib.suppress(OSError):
-            if not self._at(place).is_symlink():
-                self._at(place).chmod(mode)
+            self.at(place).symlink_to("nowhere")
 
     # The programs.
 
