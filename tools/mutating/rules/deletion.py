@@ -5,6 +5,7 @@ from __future__ import annotations
 from tools.mutating.mutant import Mutant
 
 _GUARDS = "tests/integration/test_ship_guards.py"
+_DELETIONS = "tests/integration/test_ship_deletions.py"
 _STEPS = "tests/integration/test_ship_steps.py"
 _COMPARE = "tests/integration/test_rsync_compare.py"
 _LEFTOVERS = "tests/fault/test_leftovers.py"
@@ -53,6 +54,18 @@ MUTANTS = (
         file="shardsync/ship/batch.py",
         edits=(("            self._plan.replaced.add(path)\n", "            pass\n"),),
         tests=(f"{_GUARDS}::test_a_directory_replaced_by_a_symlink_is_counted",),
+    ),
+    Mutant(
+        name="extraneous-not-counted",
+        rule="so does what a comparison finds beside the tree",
+        file="shardsync/ship/losses.py",
+        edits=(
+            (
+                "        await self._budget.spend(entries + beyond, allow=allow_delete)\n",
+                "        del entries, beyond, allow_delete\n",
+            ),
+        ),
+        tests=(f"{_DELETIONS}::test_max_delete_holds_for_every_kind_of_deletion",),
     ),
     Mutant(
         name="allowed-for-good",
