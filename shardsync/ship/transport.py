@@ -41,6 +41,8 @@ _NO_BRAKE = 2**31 - 1
 """rsync's --max-delete is an int: nothing is held back where nothing is really deleted."""
 _AHEAD_SECONDS = 0.01
 """A small Batch is visible after 4 ms, and its rsync ends after 45."""
+_LONG_LIST = 1_000
+"""So many paths take longer than the start of an rsync."""
 _STREAM_SECONDS = 1.0
 """Batches that follow each other so closely make a stream."""
 _SSH_IDLE_SECONDS = 900.0
@@ -183,7 +185,7 @@ class NodeTransport:
         before, self._shipped_at = self._shipped_at, self._clock.monotonic()
         is_soon = before is not None and self._shipped_at - before < _STREAM_SECONDS
         self._is_streaming = is_soon and self._ahead > 1
-        async with self._turn_to_write(beside=beside):
+        async with self._turn_to_write(beside=beside, listed=len(paths) + len(gone)):
             deadline = self._clock.monotonic() + deadline_seconds
             while True:
                 left = max(1.0, deadline - self._clock.monotonic())
@@ -411,14 +413,17 @@ class NodeTransport:
             self._warm.start(ahead=self._ahead if self._is_streaming else 1)
 
     @contextlib.asynccontextmanager
-    async def _next_ahead(self) -> AsyncIterator[None]:
+    async def _next_ahead(self, listed: int) -> AsyncIterator[None]:
         """Start the next warm run while this one works, so that it is ready when it ends.
 
-        A little later than the list is handed over, so as not to take the processor from it.
+        A little later than the list is handed over, so as not to take the processor from it; on
+        this machine, where a start takes no time but the processor's, after a long list.
         With Batch upon Batch, two: a connection takes longer to make than a Batch to ship.
         """
         loop = asyncio.get_running_loop()
         times = 2 if self._is_streaming else 1
+        if listed > _LONG_LIST and self._node.target.kind is TargetKind.LOCAL:
+            times = 0
         timers = [
             loop.call_later(_AHEAD_SECONDS * number, self._start_warm)
             for number in range(1, times + 1)
@@ -455,12 +460,12 @@ class NodeTransport:
         return Pulse() if self._slots is None else self._slots.pulse()
 
     @contextlib.asynccontextmanager
-    async def _turn_to_write(self, *, beside: bool) -> AsyncIterator[None]:
+    async def _turn_to_write(self, *, beside: bool, listed: int = 1) -> AsyncIterator[None]:
         if beside and not self._takes_one:
             async with self._writing.beside():
                 yield
             return
-        async with self._writing.alone(), self._next_ahead():
+        async with self._writing.alone(), self._next_ahead(listed):
             yield
 
     async def _ship_flat(
