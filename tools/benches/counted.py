@@ -25,12 +25,16 @@ exec "{rsync}" "$@"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """What came by. `comparing`: runs that walk a tree (-r); their list names where."""
+    """What came by. `comparing`: runs that walk a tree (-r); their list names where.
+
+    `entries`, `list_bytes`: of lists to be shipped; `looked_at`: entries of dry runs' lists.
+    """
 
     runs: int
     comparing: int
     entries: int
     list_bytes: int
+    looked_at: int
 
 
 class CountedRsync:
@@ -58,15 +62,23 @@ class CountedRsync:
 
     def count(self) -> Count:
         """Since the last reset, `--version` and the like left out."""
-        runs = [path.read_text() for path in self._seen.glob("run.*")]
-        runs = [text for text in runs if text.strip() not in {"--version", "-V"}]
-        lists = [path.read_bytes() for path in self._seen.glob("list.*")]
+        found = {path.suffix: path.read_text() for path in self._seen.glob("run.*")}
+        runs = [text for text in found.values() if text.strip() not in {"--version", "-V"}]
+        lists = {path.suffix: path.read_bytes() for path in self._seen.glob("list.*")}
+        shipped = [lists[run] for run in lists if not _is_dry(found[run])]
+        listed = sum(content.count(b"\0") for content in lists.values())
+        entries = sum(content.count(b"\0") for content in shipped)
         return Count(
             runs=len(runs),
             comparing=sum(_is_comparing(text) for text in runs),
-            entries=sum(content.count(b"\0") for content in lists),
-            list_bytes=sum(map(len, lists)),
+            entries=entries,
+            list_bytes=sum(map(len, shipped)),
+            looked_at=listed - entries,
         )
+
+
+def _is_dry(arguments: str) -> bool:
+    return "-n" in arguments.split()
 
 
 def _is_comparing(arguments: str) -> bool:
