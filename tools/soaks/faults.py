@@ -109,15 +109,17 @@ def _restart(scene: Scene) -> None:
 
 
 def _kill_daemon(scene: Scene) -> None:
-    scene.site.daemon.stop()
-    _wait(scene)
-    scene.site.daemon.start()
+    with scene.site.daemon_at_work:
+        scene.site.daemon.stop()
+        _wait(scene)
+        scene.site.daemon.start()
 
 
 def _stop_daemon(scene: Scene) -> None:
-    scene.site.daemon.signal(signal.SIGSTOP)
-    _wait(scene)
-    scene.site.daemon.signal(signal.SIGCONT)
+    with scene.site.daemon_at_work:
+        scene.site.daemon.signal(signal.SIGSTOP)
+        _wait(scene)
+        scene.site.daemon.signal(signal.SIGCONT)
 
 
 def _pause(scene: Scene) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,8 @@ class Site:
         # Else the daemon rewrites the targets of absolute symlinks (rsyncd.conf(5)).
         chroot = ("use chroot = yes",) if self.is_root else ()
         self.daemon = RsyncDaemon(workspace=folder, path=self.nodes["web2"], module_lines=chroot)
+        self.daemon_at_work = threading.Lock()
+        """Held by what has it away: two at once would each find what the other left."""
 
     def prepare(self) -> None:
         """File systems and folders."""
