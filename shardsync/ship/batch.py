@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from shardsync.journal.records import LinkedFile
-from shardsync.ship.fold import Pending, Want, ancestors
+from shardsync.ship.fold import Pending, Want, ancestors, join
 from shardsync.ship.look import Look, LookKind
 from shardsync.ship.moves import Move, find_moves, followed
 
@@ -137,7 +137,11 @@ def _renamed(
     pending: Iterable[Pending], look: LookAt
 ) -> tuple[dict[bytes, Pending], dict[bytes, Move]]:
     """The distinct paths, those below old names also below the new ones; and the renames."""
-    distinct = {item.path: item for item in pending}
+    distinct: dict[bytes, Pending] = {}
+    for item in pending:
+        # Several work rows may want different things of one path, and so may what comes from
+        # above a subtree.
+        join(distinct, item)
     moves = find_moves(distinct, look=look)
     if moves:
         distinct = followed(distinct.values(), moves)

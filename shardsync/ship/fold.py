@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardsync.journal.plan import covers
 from shardsync.model import Kind, Scope
@@ -61,6 +61,20 @@ def fold(rows: Iterable[ChangeRow], into: dict[bytes, Pending]) -> None:
         known.since = min(known.since, observed_at)
         if moved_from is not None:
             known.moved_from = moved_from
+
+
+def join(into: dict[bytes, Pending], item: Pending) -> None:
+    """Add one to the distinct paths in `into`, with what is wanted there already; changes none."""
+    known = into.get(item.path)
+    if known is None:
+        into[item.path] = item
+        return
+    into[item.path] = replace(
+        known,
+        want=known.want | item.want,
+        since=min(known.since, item.since),
+        moved_from=known.moved_from or item.moved_from,
+    )
 
 
 def rebase(path: bytes, want: Want, subtree: bytes) -> tuple[bytes, Want] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from shardsync.ship.fold import Pending, ancestors
+from shardsync.ship.fold import Pending, ancestors, join
 from shardsync.ship.look import Look, LookKind
 
 MOST_ORIGINS = 20
@@ -101,21 +101,8 @@ def followed(pending: Iterable[Pending], moves: Mapping[bytes, Move]) -> dict[by
             new = renamed.get(above)
             if new is not None:
                 path = new + item.path[len(above) :]
-                _merge(found, replace(item, path=path))
+                join(found, replace(item, path=path))
     return found
-
-
-def _merge(found: dict[bytes, Pending], item: Pending) -> None:
-    known = found.get(item.path)
-    if known is None:
-        found[item.path] = item
-        return
-    found[item.path] = replace(
-        known,
-        want=known.want | item.want,
-        since=min(known.since, item.since),
-        moved_from=known.moved_from or item.moved_from,
-    )
 
 
 def _told(

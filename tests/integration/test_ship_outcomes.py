@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from shardsync.journal.records import WorkReason
+from shardsync.journal.records import BatchRecord, Compare, Work, WorkReason
 from shardsync.journal.requests import RequestKind
-from shardsync.model import NodeState, Scope
+from shardsync.model import Kind, NodeState, Scope
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.shipping import KEY, ask, fill, killed_at_exit, names_below, newest, row_of
@@ -276,5 +276,58 @@ def test_files_that_vanish_meanwhile_are_no_error(tmp_path: Path) -> None:
             await sync.followed()
             assert differences(tree, node) == []
             assert row_of(sync).last_error == ""
+
+    run(work)
+
+
+def test_what_came_above_a_subtree_is_not_lost_with_a_change_of_its_names(tmp_path: Path) -> None:
+    """The folder came as a whole, and the names in the subtree changed, in one Batch."""
+    instance = Instance(tmp_path)
+    (tmp_path / "node").mkdir()
+    instance.nodes = [dataclasses.replace(local_node(tmp_path / "node"), subtree="a/news")]
+    fill(instance.tree, {"a/news/d/old": "1"})
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            fill(instance.tree, {"a/news/d/old": "2", "a/news/d/new": "1"})
+            now = instance.clock.wall_us()
+            instance.journals[0].commit(
+                [
+                    (b"a", Scope.TREE, Kind.CONTENT, now, None),
+                    (b"a/news", Scope.LISTING, Kind.CONTENT, now, None),
+                ]
+            )
+            await sync.followed()
+            assert differences(instance.tree / "a/news", tmp_path / "node") == []
+
+    run(work)
+
+
+def test_rows_of_one_path_are_all_done(tmp_path: Path) -> None:
+    """A directory that failed as a whole, and whose own entry failed later, is sent whole."""
+    instance = Instance(tmp_path)
+    (tmp_path / "node").mkdir()
+    instance.nodes = [local_node(tmp_path / "node")]
+    fill(instance.tree, {"d/old": "1"})
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            fill(instance.tree, {"d/old": "2", "d/new": "1"})
+            rows = [
+                Work(
+                    path=b"d",
+                    scope=scope,
+                    compare=Compare.CONTENT,
+                    reason=WorkReason.RETRY,
+                    since=1,
+                )
+                for scope in (Scope.TREE, Scope.ENTRY)
+            ]
+            sync.state.record(KEY, BatchRecord(work_added=rows))
+            instance.changed("d/old")
+            await sync.followed()
+            assert differences(instance.tree, tmp_path / "node") == []
 
     run(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Mapping
 
 from shardsync.ship.batch import BatchPlan, chunks, plan_batch, small_first
@@ -67,6 +68,16 @@ def test_missing_paths_collapse_to_the_shallowest_ancestor() -> None:
     )
     assert plan.gone == {b"d": 3}
     assert plan.uncounted == set()
+
+
+def test_what_several_rows_want_of_one_path_is_all_wanted() -> None:
+    """A tree, its names, its attributes: in any order it is sent whole, as old as the oldest."""
+    wanted = (Want.TREE, Want.LISTING | Want.ATTRIBUTES, Want.ATTRIBUTES)
+    items = [Pending(path=b"d", want=want, since=5 - n) for n, want in enumerate(wanted)]
+    for order in itertools.permutations(items):
+        plan = plan_batch(order, look={b"d": FOLDER}.__getitem__, is_excluded=lambda *_: False)
+        assert plan.trees == {b"d": 3}
+    assert [item.want for item in items] == list(wanted)
 
 
 def test_what_goes_while_it_is_looked_at_goes_with_the_directory_above() -> None:
