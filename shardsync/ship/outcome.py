@@ -148,13 +148,15 @@ def judge(
     paths: Sequence[bytes],
     gone: Sequence[bytes] = (),
     cut_off: str = "",
+    stale: str = "",
 ) -> Verdict:
     """The verdict on a run that was handed `paths` and `gone` (those to be deleted).
 
-    `cut_off`: why we ended it ourselves or could not read all it said, "" if neither.
+    `cut_off`: why we ended it ourselves or could not read all it said, "" if neither. `stale`:
+    why, where it was because of what the Tree became under its list.
     """
-    if cut_off:
-        return _nothing(Trouble.DEADLINE, cut_off)
+    if cut_off or stale:
+        return _nothing(Trouble.STALE if stale else Trouble.DEADLINE, stale or cut_off)
     if exit_code not in {0, 23, 24, 25}:
         said = [*messages.unattributed, *messages.temporary.values()]
         said += [failure.reason for failure in messages.failed.values()]

@@ -39,6 +39,9 @@ _NEW_DIRECTORY = b"cd+"
 _MADE_AT_MOST = 10_000
 
 
+_FIFO = "a file became a FIFO while rsync went through its list, and held it up"
+_FIFO_WAITS = frozenset({b"wait_for_partner", b"fifo_open"})
+"""Functions of fs/pipe.c."""
 _SENT = b"@send|"
 """How a line of OUT_FORMAT begins that tells of a path sent."""
 
@@ -82,6 +85,7 @@ class RsyncRun:
         self._chatter_bytes = 0
         self._paused = False
         self._cut_off = ""
+        self._is_stale = False
         self._sent = 0
         self._deleted = 0
         self._made: list[bytes] = []
@@ -203,6 +207,9 @@ class RsyncRun:
                     return waiting.result()
                 now = self._clock.monotonic()
                 watch.look(mark=_progress(child), now=now, is_held=self._paused)
+                if watch.is_still and waits_for_fifo(child.pid):
+                    self._is_stale = True
+                    return await child.end()
                 self._cut_off = self._cut_off or _excess(now, deadline, watch.alive_at)
                 if self._cut_off:
                     return await child.end()
@@ -268,6 +275,7 @@ class RsyncRun:
             paths=paths,
             gone=gone,
             cut_off=self._cut_off,
+            stale=_FIFO if self._is_stale else "",
         )
         return RunResult(
             exit_code=exit_code,
@@ -306,6 +314,8 @@ class _Watch:
         self._pulse = pulse
         self._mark = mark
         self._began_at = self._moved_at = self.alive_at = now
+        self.is_still = False
+        """No I/O for a while."""
 
     def look(self, *, mark: tuple[int, int], now: float, is_held: bool) -> None:
         """`is_held`: we ourselves take nothing in, so that it must wait."""
@@ -313,7 +323,8 @@ class _Watch:
             self._mark, self._moved_at = mark, now
             if now - self._began_at > _STARTED_SECONDS:
                 self._pulse.moves()
-        elif now - self._moved_at >= _STILL_SECONDS:
+        self.is_still = now - self._moved_at >= _STILL_SECONDS
+        if self.is_still:
             self._pulse.still()
         self.alive_at = now if is_held else max(self.alive_at, self._moved_at)
 
@@ -374,6 +385,17 @@ def io_bytes(pid: int) -> int:
         return sum(int(line.split()[1]) for line in lines[:2])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def waits_for_fifo(pid: int) -> bool:
+    """Whether the process is held by opening a FIFO that nobody writes to; False where the kernel
+    does not tell.
+    """
+    try:
+        with open(f"/proc/{pid}/wchan", "rb", buffering=0) as file:
+            return file.read(100) in _FIFO_WAITS
+    except OSError:
+        return False
 
 
 def source_lost(error: OSError, *, listed: int) -> RunResult:

@@ -110,3 +110,25 @@ def test_a_file_that_grows_while_it_is_sent_is_whole_in_the_end(instance: Instan
             assert differences(tree, node) == []
 
     run(work)
+
+
+@pytest.mark.fault("source-vanishes")
+def test_a_file_that_became_a_fifo_holds_nobody_up(instance: Instance) -> None:
+    """Rsync has it in its list as a file, and would wait for somebody to write to it."""
+    tree, node = instance.tree, instance.folder / "node"
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            (tree / "large").write_bytes(b"x" * LARGE)
+            (tree / "later").write_text("a file")
+            instance.changed("large", "later")
+            await sync.until(_is_under_way(instance, "large"))
+            (tree / "later").unlink()
+            os.mkfifo(tree / "later")
+            instance.changed("later")
+            await sync.followed()
+            assert (node / "large").stat().st_size == LARGE
+            assert (node / "later").is_fifo()
+
+    run(work)
