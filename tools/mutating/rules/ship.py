@@ -121,7 +121,7 @@ MUTANTS = (
         file="shardsync/ship/outcome.py",
         edits=(
             (
-                "    if cut_off:\n        return _nothing(",
+                "    if cut_off or stale:\n        return _nothing(",
                 "    if False:\n        return _nothing(",
             ),
         ),
