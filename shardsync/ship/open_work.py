@@ -27,7 +27,7 @@ from shardsync.ship.big_files import BigFiles
 from shardsync.ship.comparing import Comparing
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivery
-from shardsync.ship.fold import Pending, Want, ancestors
+from shardsync.ship.fold import Pending, Want, ancestors, join
 from shardsync.ship.links import HardLinks
 from shardsync.ship.shipping import Delivered
 
@@ -94,11 +94,12 @@ class OpenWork:
                 has_news=self._has_news,
                 record=self._record_pieces,
             )
-        pending = [
-            Pending(path=item.path, want=_WANT_OF[item.scope], since=item.since) for item in due
-        ]
+        by_path: dict[bytes, Pending] = {}
+        for item in due:
+            want = _WANT_OF[item.scope]
+            join(by_path, Pending(path=item.path, want=want, since=item.since))
         delivered = await self._delivery.deliver(
-            pending,
+            by_path.values(),
             owned=bool(row.owned),
             compare=due[0].compare,
             allow_delete=all(item.since <= row.allow_delete for item in due),
@@ -107,7 +108,6 @@ class OpenWork:
             sweep=sweep,
             big_bytes=self._big_files.more_than if _may_be_set_aside(due[0]) else math.inf,
         )
-        by_path = {item.path: item for item in pending}
         known = {item.path: item for item in due}
         requests = {item.request for item in due}
         request = due[0].request if len(requests) == 1 else ""

@@ -26,7 +26,7 @@ from shardsync.ship.condition import NodeCondition
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery
 from shardsync.ship.first_contact import FirstContact
-from shardsync.ship.fold import Pending, rebase
+from shardsync.ship.fold import Pending, join, rebase
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
 from shardsync.ship.moves import has_halves
@@ -392,20 +392,19 @@ class Syncer:
         subtree = os.fsencode(self._node.subtree)
         if not subtree:
             return list(pending)
-        found = []
+        found: dict[bytes, Pending] = {}
         for item in pending:
             moved = rebase(item.path, item.want, subtree)
             if moved is not None:
                 origin = item.moved_from and rebase(item.moved_from, item.want, subtree)
-                found.append(
-                    Pending(
-                        path=moved[0],
-                        want=moved[1],
-                        since=item.since,
-                        moved_from=origin[0] if origin else None,
-                    )
+                seen = Pending(
+                    path=moved[0],
+                    want=moved[1],
+                    since=item.since,
+                    moved_from=origin[0] if origin else None,
                 )
-        return found
+                join(found, seen)
+        return list(found.values())
 
     def _big_file_done(self, is_clean: bool) -> None:  # noqa: FBT001 (a callback's one argument)
         if not is_clean:
