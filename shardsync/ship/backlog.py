@@ -103,7 +103,8 @@ class Backlog:
     def __init__(self, *, journals: TreeJournals, clock: Clock) -> None:
         self._journals = journals
         self._clock = clock
-        self._reading = asyncio.Lock()
+        # One for each place: who stands elsewhere waits for nobody's long reading.
+        self._reading: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
         # Held by those who are at work on them, and the newest for those who wait for a slot.
         self._slices: WeakValueDictionary[_Place, Slice] = WeakValueDictionary()
         self._newest: Slice | None = None
@@ -127,7 +128,9 @@ class Backlog:
         if young is not None:
             return await read_slice(self._journals, cursors, max_paths=max_paths, young=young)
         place = (frozenset(cursors.items()), max_paths)
-        async with self._reading:
+        lock = self._reading.get(place) or asyncio.Lock()
+        self._reading[place] = lock
+        async with lock:
             known = self._slices.get(place)
             if known is not None and not anew and self._will_do(known, cursors):
                 return known

@@ -157,6 +157,27 @@ def test_nodes_at_one_cursor_are_given_one_slice(tmp_path: Path) -> None:
     asyncio.run(check())
 
 
+def test_a_long_reading_holds_up_no_node_that_stands_elsewhere(tmp_path: Path) -> None:
+    """Those at the same Cursor wait for its end, and are given the same."""
+    instance = Instance(tmp_path)
+    journals = _journals(instance)
+    start = journals.newest()
+    backlog = Backlog(journals=journals, clock=SystemClock())
+    _fill(instance, 60_000, distinct=20)
+    behind = journals.newest()
+    instance.changed("now")
+
+    async def check() -> None:
+        long = [asyncio.create_task(backlog.read(start, max_paths=1_000)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert set((await backlog.read(behind, max_paths=1_000)).pending) == {b"now"}
+        assert not any(task.done() for task in long)
+        first, second = await asyncio.gather(*long)
+        assert first is second
+
+    asyncio.run(check())
+
+
 def test_what_nobody_works_on_is_not_kept_for_long(tmp_path: Path) -> None:
     """A slice of each Cursor is held by those who ship it; the next one drops the last."""
     instance = Instance(tmp_path)
