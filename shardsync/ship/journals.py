@@ -163,6 +163,9 @@ class TreeJournals:
                 # In this order: what is at or before `newest` is among the rows.
                 newest = reader.progress().last_position
                 rows = reader.read_rows(after=cursor.position, limit=limit)
+                if reader.progress().pruned_to > cursor.position:
+                    # Some were dropped since `standing` was asked, which will tell next time.
+                    continue
             except StateUnusable as error:
                 self._say_unreadable(shard_id, error)
                 continue

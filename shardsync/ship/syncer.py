@@ -202,7 +202,12 @@ class Syncer:
         # What is read now would be little, and old, by the time that it is this Node's turn.
         async with self._slots.ahead():
             row = self._state.know_node(self.key)
-            return self._condition.must_wait(row) or await self._advance_now(row, cursors)
+            waiting = self._condition.must_wait(row)
+            if waiting is not None:
+                return waiting
+            # A Journal may have been pruned beyond them, or be another one, since.
+            led = self._led_on(self._state.read.cursors(self.key))
+            return led if isinstance(led, Tick) else await self._advance_now(row, led)
 
     async def _advance_now(self, row: NodeRow, cursors: dict[str, Cursor]) -> Tick:
         unread, held = await self._next_slice(cursors, row.allow_delete)

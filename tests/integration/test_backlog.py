@@ -271,3 +271,41 @@ def test_a_backlog_is_drained_to_a_real_node(tmp_path: Path) -> None:
             assert differences(instance.tree, tmp_path / "node") == []
 
     run(work)
+
+
+def test_what_was_pruned_meanwhile_moves_no_cursor(tmp_path: Path) -> None:
+    """It was asked where the Node stands, then some went: the Cursor stays, and is behind."""
+    instance = Instance(tmp_path)
+    journals = _journals(instance)
+    start = journals.newest()
+    assert journals.standing(start).behind == []
+    _fill(instance, 10, distinct=10)
+    while instance.journals[0].prune(before_us=instance.clock.wall_us() + 1, max_bytes=2**40):
+        pass
+    assert _slices(journals, start, 1_000) == []
+    assert journals.unread(start, limit=100).cursors == {}
+    _fill(instance, 10, distinct=10)
+    assert _slices(journals, start, 1_000) == []
+    assert journals.standing(start).behind == ["main-00"]
+
+
+def test_a_node_far_behind_keeps_nobody_from_reading(tmp_path: Path) -> None:
+    """What takes one Node long to read is not waited for by one that lacks a single Change."""
+    instance = Instance(tmp_path)
+    journals = _journals(instance)
+    start = journals.newest()
+    _fill(instance, 20_000, distinct=50)
+    near = journals.newest()
+    instance.changed("new")
+    backlog = Backlog(journals=journals, clock=SystemClock())
+    ended: list[str] = []
+
+    async def read(name: str, cursors: dict[str, Cursor]) -> None:
+        await backlog.read(cursors, max_paths=10_000)
+        ended.append(name)
+
+    async def both() -> None:
+        await asyncio.gather(read("far", start), read("near", near))
+
+    asyncio.run(both())
+    assert ended == ["near", "far"]

@@ -107,3 +107,32 @@ def test_what_was_seen_before_the_root_was_away_is_looked_at_again(
             assert (tmp_path / "one/d/f").exists()
 
     run(deliver)
+
+
+def test_what_is_pruned_while_a_node_waits_for_a_slot_is_found_by_comparing(
+    tmp_path: Path,
+) -> None:
+    """The Journal is cut beyond its Cursor in that time: it is behind, and not silently wrong."""
+    instance = Instance(tmp_path)
+    instance.nodes = _nodes(instance, "one")
+    instance.sync = replace(instance.sync, max_rsyncs=1)
+    fill(instance.tree, {"a": "1", "b": "1"})
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            slots = sync.service._slots
+            async with slots.of(("main", "other")):
+                fill(instance.tree, {"a": "2"})
+                instance.changed("a")
+                await sync.until(lambda: bool(slots._waiting))
+                while instance.journals[0].prune(
+                    before_us=instance.clock.wall_us() + 1, max_bytes=2**40
+                ):
+                    pass
+                fill(instance.tree, {"b": "2"})
+                instance.changed("b")
+            await sync.until(lambda: (tmp_path / "one/b").read_text() == "2")
+            await sync.until(lambda: (tmp_path / "one/a").read_text() == "2")
+
+    run(work)
