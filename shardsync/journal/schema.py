@@ -106,7 +106,7 @@ CREATE TABLE foreign_paths (
 CREATE TABLE links (
     tree TEXT NOT NULL, path BLOB NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
     noted_at INTEGER NOT NULL, is_gone INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (tree, path)
+    PRIMARY KEY (tree, path, device, inode)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX links_of_file ON links (tree, device, inode);
 CREATE TABLE link_searches (

@@ -230,14 +230,12 @@ class StateReader:
         """Whether any file with several names was ever met."""
         return bool(self._database.rows("SELECT 1 FROM links WHERE tree = ? LIMIT 1", (tree,)))
 
-    def linked_file(self, tree: str, path: bytes) -> LinkedFile | None:
-        """The file that was last met under this name, with 0 for how many names it has."""
+    def linked_files(self, tree: str, path: bytes) -> list[LinkedFile]:
+        """The files that were met under this name, with 0 for how many names each has."""
         rows = self._database.rows(
             "SELECT device, inode FROM links WHERE tree = ? AND path = ?", (tree, path)
         )
-        if not rows:
-            return None
-        return LinkedFile(device=rows[0][0], inode=rows[0][1], links=0)
+        return [LinkedFile(device=device, inode=inode, links=0) for device, inode in rows]
 
     def is_link_searched(self, tree: str, file: LinkedFile) -> bool:
         """Whether the Tree was searched for its names since it has so many."""

@@ -299,9 +299,17 @@ class StateWriter:
             )
 
     def note_links(self, tree: str, names: Mapping[bytes, LinkedFile]) -> None:
-        """Remember names of files that have several."""
+        """Remember names of files that have several.
+
+        Whose they were before is kept for the retention, as by `forget_links`.
+        """
         now = self._clock.wall_us()
         with self._transaction():
+            self._connection.executemany(
+                "UPDATE links SET is_gone = 1, noted_at = ? WHERE tree = ? AND path = ?"
+                " AND is_gone = 0 AND (device, inode) != (?, ?)",
+                ((now, tree, path, file.device, file.inode) for path, file in names.items()),
+            )
             self._connection.executemany(
                 "INSERT OR REPLACE INTO links (tree, path, device, inode, noted_at)"
                 " VALUES (?, ?, ?, ?, ?)",
@@ -313,10 +321,12 @@ class StateWriter:
 
         Whose they were is kept for the retention: a Change may still be pending under one.
         """
+        now = self._clock.wall_us()
         with self._transaction():
             self._connection.executemany(
-                "UPDATE links SET is_gone = 1 WHERE tree = ? AND path = ?",
-                ((tree, name) for name in names),
+                "UPDATE links SET is_gone = 1, noted_at = ? WHERE tree = ? AND path = ?"
+                " AND device = ? AND inode = ?",
+                ((now, tree, name, file.device, file.inode) for name in names),
             )
             self._connection.execute(
                 "DELETE FROM link_searches WHERE tree = ? AND device = ? AND inode = ?",

@@ -75,9 +75,9 @@ class HardLinks:
         found = Siblings()
         if self._state.read.has_links(self._tree):
             for path in (*others, *linked):
-                file = self._state.read.linked_file(self._tree, path)
-                if file is not None and not _is_of(file, linked.get(path)):
-                    self._add_names(path, file, look, found)
+                for file in self._state.read.linked_files(self._tree, path):
+                    if not _is_of(file, linked.get(path)):
+                        self._add_names(path, file, look, found)
         if linked:
             self._state.note_links(self._tree, linked)
         for path, file in linked.items():
@@ -115,11 +115,9 @@ class HardLinks:
             for path in paths:
                 seen = looker.look(path)
                 if seen.kind is LookKind.FILE and seen.links > 1:
-                    file = LinkedFile(device=seen.device, inode=seen.inode, links=seen.links)
-                    before = self._state.read.linked_file(self._tree, path)
-                    # What it was a name of before is for the Batches to find, which come later.
-                    if before is None or _is_of(before, file):
-                        linked[path] = file
+                    linked[path] = LinkedFile(
+                        device=seen.device, inode=seen.inode, links=seen.links
+                    )
             if linked:
                 self.siblings(linked, (), looker.look)
 

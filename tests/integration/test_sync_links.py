@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,7 @@ def test_a_name_that_is_gone_before_the_node_is_ready_is_not_forgotten(tmp_path:
             await ask(sync, RequestKind.PAUSE, nodes=("web1",))
             os.link(tree / "a", tree / "b")
             instance.changed("b")
-            await sync.until(lambda: bool(sync.state.read.linked_file("main", b"b")))
+            await sync.until(lambda: bool(sync.state.read.linked_files("main", b"b")))
             (tree / "b").write_text("2")
             instance.changed("b")
             (tree / "b").unlink()
@@ -239,5 +240,34 @@ def test_a_write_through_a_name_that_became_something_else_reaches_the_others(
             instance.changed("one", "deep/two", "deep", "three")
             await sync.followed()
             assert differences(tree, node) == []
+
+    run(work)
+
+
+def test_a_name_that_became_another_file_s_tells_every_node(tmp_path: Path) -> None:
+    """Written through, then made a name of another file: also to one that looks for itself."""
+    instance = Instance(tmp_path)
+    tree = instance.tree
+    one, two = (local_node(tmp_path / name, name=name) for name in ("one", "two"))
+    instance.nodes = [one, replace(two, exclude=("*.tmp",))]
+    (tree / "name").write_text("1")
+    os.link(tree / "name", tree / "kept")
+    (tree / "other").write_text("other")
+    os.link(tree / "other", tree / "another")
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            instance.changed("name")
+            await sync.followed()
+            await ask(sync, RequestKind.PAUSE, nodes=("two",))
+            (tree / "name").write_text("written through it")
+            os.unlink(tree / "name")
+            os.link(tree / "other", tree / "name")
+            instance.changed("name")
+            await sync.until(lambda: differences(tree, tmp_path / "one") == [])
+            await ask(sync, RequestKind.RESUME, nodes=("two",))
+            await sync.followed()
+            assert differences(tree, tmp_path / "two") == []
 
     run(work)
