@@ -141,7 +141,7 @@ class Delivery:
         vacated = await self._vacating.begin(plan)
         if self._node.delete:
             await self._losses.check(plan, allow_delete=allow_delete, again=again, beyond=beyond)
-        returning = {*plan.gone, *plan.replaced}
+        returning = {*plan.gone, *plan.replaced, *vacated.entries}
         await self._send(plan, vacated, delivered, compare)
         if self._node.delete:
             clearing = self._clearing

@@ -14,6 +14,7 @@ from shardsync.journal.records import Compare
 from shardsync.ship import delivery as delivering
 from shardsync.ship.batch import BatchPlan, IsExcluded, LookAt, Plans, plan_batch
 from shardsync.ship.fold import Pending, Want
+from tests.support.compare import differences
 from tests.support.nodes import local_node
 from tests.support.shipping import fill, names_below
 from tests.support.sync import Instance, Running, run, running
@@ -136,3 +137,34 @@ def test_what_is_pruned_while_a_node_waits_for_a_slot_is_found_by_comparing(
             await sync.until(lambda: (tmp_path / "one/a").read_text() == "2")
 
     run(work)
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_an_old_name_that_is_back_loses_what_it_held_on_every_node(
+    tmp_path: Path, *, owned: bool
+) -> None:
+    """A renamed directory's, made anew between the look that Nodes share and the second's turn."""
+    instance = Instance(tmp_path)
+    instance.nodes = _nodes(instance, "one", "two")
+    files = {f"d/f{n}": "1" for n in range(250)}
+    fill(instance.tree, files)
+
+    async def deliver() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            deliveries = [post.station.syncer._delivery for post in sync.service._posts.values()]
+            plans: Plans = {}
+            pending = [
+                Pending(path=b"d", want=Want.TREE, since=1),
+                Pending(path=b"e", want=Want.TREE, since=1, moved_from=b"d"),
+            ]
+            os.rename(instance.tree / "d", instance.tree / "e")
+            await deliveries[0].deliver(pending, plans=plans, owned=owned)
+            fill(instance.tree, {"d/new": "1"})
+            await deliveries[1].deliver(pending, plans=plans, owned=owned)
+            for delivery in deliveries:
+                await delivery.deliver([Pending(path=b"d", want=Want.TREE, since=2)], owned=owned)
+            assert differences(instance.tree, tmp_path / "one") == []
+            assert differences(instance.tree, tmp_path / "two") == []
+
+    run(deliver)
