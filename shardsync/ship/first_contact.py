@@ -123,6 +123,10 @@ class FirstContact:
         self._ask_at = 0.0
         self._glance_at = clock.monotonic() + _GLANCE_SECONDS
 
+    def close(self) -> None:
+        """The Node is not served any more."""
+        self._folder.close()
+
     def adapt(self, row: NodeRow) -> bool:
         """Answer to settings that changed since the Node was last served; whether they did.
 

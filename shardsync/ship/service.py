@@ -385,6 +385,7 @@ class SyncService:
         post.stop()
         await _end(post.work.tasks)
         await post.transport.close()
+        post.station.first_contact.close()
 
     async def _run_syncer(self, post: Post) -> None:
         await post.station.syncer.run(post.work.stopping)

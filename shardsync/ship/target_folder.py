@@ -56,6 +56,10 @@ class TargetFolder:
         """Directories that a run had to make though they were not in its list."""
         return tuple(self._made)
 
+    def close(self) -> None:
+        """The Node is not served any more."""
+        self._asker.end()
+
     async def meet(self, *, is_missing: bool = False) -> None:
         """Forget all signs: the Node is compared from now on. `is_missing`: rsync will make it."""
         self._may_be_made = is_missing
@@ -109,7 +113,7 @@ class _Asker:
     """
 
     def __init__(self) -> None:
-        self._questions: queue.SimpleQueue[_Question] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_running = False
 
@@ -121,19 +125,30 @@ class _Asker:
             self._questions.put((path, loop, answer))
             if not self._is_running:
                 self._is_running = True
-                threading.Thread(target=self._answer_all, daemon=True).start()
+                threading.Thread(
+                    target=self._answer_all, name=f"target {path}", daemon=True
+                ).start()
         return answer
+
+    def end(self) -> None:
+        """Do not wait for the next question, if none is asked yet."""
+        with self._lock:
+            if self._is_running:
+                self._questions.put(None)
 
     def _answer_all(self) -> None:
         while True:
             try:
-                path, loop, answer = self._questions.get(timeout=_IDLE_SECONDS)
+                question = self._questions.get(timeout=_IDLE_SECONDS)
             except queue.Empty:
+                question = None
+            if question is None:
                 with self._lock:
                     if self._questions.empty():
                         self._is_running = False
                         return
                 continue
+            path, loop, answer = question
             found = _identity(path)
             # Its loop may have ended meanwhile.
             with contextlib.suppress(RuntimeError):

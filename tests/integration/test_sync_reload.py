@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from shardsync.config.marks import settings_mark, tree_mark
@@ -75,6 +76,29 @@ def test_an_rsync_to_a_node_that_stays_as_it_is_goes_on_through_a_reload(tmp_pat
             assert list((tmp_path / "one").glob(".big.*")) == begun
             await sync.until((tmp_path / "two/a").exists)
             await sync.followed(seconds=60)
+
+    run(work)
+
+
+def test_no_reload_leaves_a_thread_behind(tmp_path: Path) -> None:
+    """Each Node that is served anew has one that looks at its target; the old ones have ended."""
+    instance = Instance(tmp_path)
+    one, two = local_node(tmp_path / "one"), local_node(tmp_path / "two", name="web2")
+    instance.nodes = [one, two]
+
+    def looking() -> int:
+        return sum(str(tmp_path) in thread.name for thread in threading.enumerate())
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            for number in range(3):
+                instance.sync = SyncSettings(max_rsyncs=2 + number)
+                await _take(sync, one, two)
+                fill(instance.tree, {"a": str(number)})
+                instance.changed("a")
+                await sync.followed()
+                await sync.until(lambda: looking() == 2)
 
     run(work)
 
