@@ -235,3 +235,30 @@ async def end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_slot_taken_ahead_and_not_used_goes_to_who_waits() -> None:
+    """Where a Node finds out for long what to run; its run then has a turn like any other."""
+    ended: list[str] = []
+
+    async def work() -> None:
+        slots = RsyncSlots(limit=1, observer=Unobserved())
+        goes_on = asyncio.Event()
+
+        async def think() -> None:
+            async with slots.of(A).ahead():
+                await goes_on.wait()
+                async with slots.of(A):
+                    ended.append("a")
+
+        thinking = asyncio.create_task(think())
+        await asyncio.sleep(0)
+        async with slots.of(B):
+            goes_on.set()
+            await asyncio.sleep(0)
+            ended.append("b")
+        await thinking
+        assert slots.is_free(C)
+
+    asyncio.run(asyncio.wait_for(work(), 20))
+    assert ended == ["b", "a"]
