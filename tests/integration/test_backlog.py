@@ -287,25 +287,3 @@ def test_what_was_pruned_meanwhile_moves_no_cursor(tmp_path: Path) -> None:
     _fill(instance, 10, distinct=10)
     assert _slices(journals, start, 1_000) == []
     assert journals.standing(start).behind == ["main-00"]
-
-
-def test_a_node_far_behind_keeps_nobody_from_reading(tmp_path: Path) -> None:
-    """What takes one Node long to read is not waited for by one that lacks a single Change."""
-    instance = Instance(tmp_path)
-    journals = _journals(instance)
-    start = journals.newest()
-    _fill(instance, 20_000, distinct=50)
-    near = journals.newest()
-    instance.changed("new")
-    backlog = Backlog(journals=journals, clock=SystemClock())
-    ended: list[str] = []
-
-    async def read(name: str, cursors: dict[str, Cursor]) -> None:
-        await backlog.read(cursors, max_paths=10_000)
-        ended.append(name)
-
-    async def both() -> None:
-        await asyncio.gather(read("far", start), read("near", near))
-
-    asyncio.run(both())
-    assert ended == ["near", "far"]
