@@ -38,7 +38,7 @@ from shardsync.ship.fold import Want, rebase
 from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
-from shardsync.ship.look import LookKind
+from shardsync.ship.look import NOWHERE, LookKind
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.pieces import Piece, held, split, wanted_pieces
 from shardsync.ship.shipping import NodeTrouble, RootLost, Shipping
@@ -269,7 +269,7 @@ class FirstContact:
         of one, or one that it was given before its Watcher looked.
         """
         seen = self._view.look(path)
-        if seen.kind in {LookKind.MISSING, LookKind.MISSING_ANCESTOR}:
+        if seen.kind in NOWHERE:
             return True
         if seen.kind is not LookKind.FILE or path in suspicion.missing:
             return False

@@ -37,6 +37,12 @@ class LookKind(enum.Enum):
     """Nothing is known: `error` is the errno (EIO, EACCES, ESTALE, ENAMETOOLONG...)."""
 
 
+NOWHERE = frozenset(
+    {LookKind.MISSING, LookKind.MISSING_ANCESTOR, LookKind.NOT_DIRECTORY_ANCESTOR}
+)
+"""The Tree has nothing at such a path."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What was seen at one path. Figures are 0 where there is nothing to have them."""

@@ -16,7 +16,7 @@ from shardsync.journal.state_reader import StateReader
 from shardsync.ship.explained import Explained, explained_after
 from shardsync.ship.findings import Findings
 from shardsync.ship.journals import TreeJournals
-from shardsync.ship.look import Look, LookKind
+from shardsync.ship.look import NOWHERE, Look, LookKind
 from shardsync.ship.messages import temporary_stem
 from shardsync.ship.view import NodeView
 
@@ -101,7 +101,7 @@ class Judge:
         """Whether it is gone by now, or pending under another name that it has, or had: inotify
         tells of one.
         """
-        if seen.kind in {LookKind.MISSING, LookKind.MISSING_ANCESTOR}:
+        if seen.kind in NOWHERE:
             return True
         if seen.kind is not LookKind.FILE:
             return False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from shardsync.journal.records import RoundKind
-from shardsync.model import NodeState
+from shardsync.model import NodeState, Scope
 from tests.support.compare import differences
 from tests.support.nodes import local_node
 from tests.support.shipping import KEY, fill, names_below, row_of
@@ -161,6 +162,36 @@ def test_what_is_not_journaled_yet_is_no_difference(
             await sync.followed()
             await sync.until(lambda: row_of(sync).audited_at != before, seconds=40)
             assert (node / "d1/a/f").read_text() == "is written for long"
+
+    run(work)
+    assert not [record for record in caplog.records if "audit.differs" in record.getMessage()]
+
+
+def test_what_lay_below_a_file_of_now_is_no_difference(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A path that differed, and is nowhere when it is judged: a Change is about to tell of it."""
+    instance = _instance(tmp_path)
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed(seconds=30)
+            instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
+            fill(instance.tree, {"d1/a/f": "differs"})
+            auditor = next(iter(sync.service._posts.values())).auditor
+
+            def has_found() -> bool:
+                return auditor._compared is not None and not auditor._compared.found.is_empty
+
+            await sync.until(has_found, seconds=40)
+            before = row_of(sync).audited_at
+            shutil.rmtree(instance.tree / "d1/a")
+            (instance.tree / "d1/a").write_text("a file now")
+            ahead = instance.clock.wall_us() + 3_600_000_000
+            instance.journals[0].commit(progress={"watermark_us": ahead})
+            await sync.until(lambda: not has_found(), seconds=40)
+            instance.changed("d1/a", scope=Scope.TREE)
+            await sync.until(lambda: row_of(sync).audited_at != before, seconds=40)
 
     run(work)
     assert not [record for record in caplog.records if "audit.differs" in record.getMessage()]
