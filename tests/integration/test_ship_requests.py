@@ -226,8 +226,9 @@ def test_a_replay_sends_only_what_changed_since(tmp_path: Path) -> None:
             instance.changed("a", "new", "gone")
             instance.changed("b/c", shard=1)
             await sync.followed()
-            shutil.rmtree(node)
-            os.rename(tmp_path / "copy", node)
+            # In place: another folder there would be looked at as another Node.
+            (node / "new").unlink()
+            shutil.copytree(tmp_path / "copy", node, dirs_exist_ok=True)
             (node / "old").write_text("not of this replay")
             answer = await ask(sync, RequestKind.REPLAY, positions=since)
             assert (answer.exit_code, answer.total) == (0, 4)
