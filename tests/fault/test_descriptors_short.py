@@ -98,8 +98,9 @@ def test_a_sync_process_backs_off_and_leaks_nothing(tmp_path: Path) -> None:
                     await asyncio.sleep(0.1)
                 await arrived(sync)
                 assert differences(tree, node) == []
+            # What was just ending at the first count may be gone; a leak means more.
             await sync.until(
-                lambda: transport.warm_seconds is not None and open_descriptors() == usual
+                lambda: transport.warm_seconds is not None and open_descriptors() <= usual
             )
             assert row_of(sync).last_error == ""
             assert sync.state.read.work_summary(KEY)[0] == 0
