@@ -23,7 +23,6 @@ _BATCH = 12
 BATCH_OF_ALL = 3 * _BATCH
 _FOLDERS = tuple(f"d{number}" for number in range(6))
 _FILES = 14
-FILES_OF_A_ROUND = len(_FOLDERS) * _FILES
 _TURNS = ("file-a", "file-b", "file-c")
 _MARGIN_SECONDS = 5.5
 """A catch-up looks so far back, and the first one has journaled no file."""
