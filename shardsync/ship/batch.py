@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from shardsync.journal.records import LinkedFile
 from shardsync.ship.fold import Pending, Want, ancestors, join
-from shardsync.ship.look import Look, LookKind
+from shardsync.ship.look import GONE, Look, LookKind
 from shardsync.ship.moves import Move, find_moves, followed
 
 LookAt = Callable[[bytes], Look]
@@ -197,9 +197,6 @@ def chunks(
         yield chunk
 
 
-_GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
-
-
 class _Planner:
     def __init__(self, *, plan: BatchPlan, look: LookAt, is_excluded: IsExcluded) -> None:
         self._plan = plan
@@ -212,7 +209,7 @@ class _Planner:
                 self._place_root(item)
             return
         found = self._look(item.path)
-        if only_if_gone and found.kind not in _GONE:
+        if only_if_gone and found.kind not in GONE:
             # Sent with the tree; its other names may lie outside.
             self._note_links(item, found)
             return

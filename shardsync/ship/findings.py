@@ -10,7 +10,7 @@ from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight, Janitor
-from shardsync.ship.look import Looker, LookKind
+from shardsync.ship.look import GONE, Looker, LookKind
 from shardsync.ship.outcome import Outcome
 from shardsync.ship.shipping import DEADLINE_SECONDS, NodeTrouble, Shipping
 
@@ -171,7 +171,7 @@ def _keep_gone(difference: Difference, looker: Looker, found: Findings) -> None:
     """Keep it, or what is gone above it, if the Tree does not have it; beyond a bound count it."""
     seen = looker.look(difference.path)
     gone = seen.ancestor if seen.kind is LookKind.MISSING_ANCESTOR else difference.path
-    is_gone = seen.kind in {LookKind.MISSING, LookKind.MISSING_ANCESTOR}
+    is_gone = seen.kind in GONE
     beside = found.beside
     if is_gone and gone not in beside.paths and len(beside.paths) >= MOST_BESIDE:
         beside.beyond += 1

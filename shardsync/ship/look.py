@@ -37,7 +37,9 @@ class LookKind(enum.Enum):
     """Nothing is known: `error` is the errno (EIO, EACCES, ESTALE, ENAMETOOLONG...)."""
 
 
-NOWHERE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR, LookKind.NOT_DIRECTORY_ANCESTOR})
+GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
+"""Only this deletes."""
+NOWHERE = GONE | {LookKind.NOT_DIRECTORY_ANCESTOR}
 """The Tree has nothing at such a path."""
 
 

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from shardsync.ship.fold import Pending, ancestors, join
-from shardsync.ship.look import Look, LookKind
+from shardsync.ship.look import GONE, Look, LookKind
 
 MOST_ORIGINS = 20
 """What rsync takes of --link-dest (MAX_BASIS_DIRS)."""
 _GUESSES = 4
 _MOST_FOLDERS = 256
 """Looked at before a Batch that has more is sent: some milliseconds."""
-_GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ def find_moves(
             if move is not None:
                 moves[item.path] = move
     used = {origin for move in moves.values() for origin in move.origins}
-    left = [item.path for item in trees if kinds[item.path] in _GONE and item.path not in used]
+    left = [item.path for item in trees if kinds[item.path] in GONE and item.path not in used]
     for item in trees:
         if left and not item.moved_from and kinds[item.path] is LookKind.DIRECTORY:
             origins = _guessed(item.path, left)
@@ -83,7 +82,7 @@ def is_half_told(pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Lo
     for folder in folders:
         found = look(folder)
         gone = folder if found.kind is LookKind.MISSING else found.ancestor
-        if found.kind in _GONE and gone not in pending:
+        if found.kind in GONE and gone not in pending:
             return True
     return False
 
@@ -116,7 +115,7 @@ def _told(
     origin: bytes | None = moved_from
     while origin and origin != path and origin not in origins and len(origins) < MOST_ORIGINS:
         kind = look(origin).kind
-        if kind not in _GONE:
+        if kind not in GONE:
             if origins or kind is not LookKind.DIRECTORY:
                 break
             return Move(path=path, origins=(origin,), is_gone=False, is_told=True)

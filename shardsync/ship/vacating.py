@@ -14,14 +14,13 @@ from shardsync.ship.batch import BatchPlan
 from shardsync.ship.command import Purpose
 from shardsync.ship.fold import ancestors
 from shardsync.ship.footing import Footing
-from shardsync.ship.look import LookKind
+from shardsync.ship.look import GONE
 from shardsync.ship.moving import Mover
 from shardsync.ship.runs import Runs
 from shardsync.ship.shipping import DEADLINE_SECONDS, Delivered, NodeTrouble
 
 _WORTH_ENTRIES, _WORTH_BYTES = 200, 1024**2
 """A rename costs three starts of rsync; what is smaller is sent as soon."""
-_GONE = frozenset({LookKind.MISSING, LookKind.MISSING_ANCESTOR})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +107,7 @@ class Vacating:
             ended = {
                 origin
                 for origin in vacated.shared
-                if looker.look(origin).kind in _GONE
+                if looker.look(origin).kind in GONE
                 and not any(above in delivered.failed for above in (origin, *ancestors(origin)))
             }
         self._mover.sharing.end(ended)
