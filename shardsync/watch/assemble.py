@@ -14,15 +14,18 @@ from shardsync.journal.writer import JournalWriter
 from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
 from shardsync.watch import guard
+from shardsync.watch.agenda import Agenda
 from shardsync.watch.catching_up import CatchingUp
 from shardsync.watch.committing import Committing
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import DirectoryTable
 from shardsync.watch.elders import Elders
+from shardsync.watch.entering import Entering
 from shardsync.watch.events import Fold
 from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.ground import Ground
+from shardsync.watch.judging import Judge
 from shardsync.watch.known_root import KnownRoot
 from shardsync.watch.ledger import Ledger
 from shardsync.watch.mounts import MountsBelow, MountTable
@@ -31,8 +34,10 @@ from shardsync.watch.polling import Polling
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.recollection import Recollection
 from shardsync.watch.root import WatchedRoot
+from shardsync.watch.rule import Found
 from shardsync.watch.scan import Scanner
 from shardsync.watch.standing import Standing
+from shardsync.watch.sub_roots import SubRoots
 from shardsync.watch.supply import WatchSupply
 from shardsync.watch.territory import Territory
 from shardsync.watch.unclosed import Unclosed
@@ -94,18 +99,38 @@ def open_watcher(
     )
     watches = WatchSupply(inotify=inotify, table=table)
     recollection = Recollection(memory=ledger)
+    ground, found = Ground(root=root), Found()
+    sub_roots = SubRoots(remember=ledger.sub_root, identify=guard.file_system, clock=clock)
+    judge = Judge(
+        ground=ground,
+        memory=recollection,
+        sub_roots=sub_roots,
+        gathered=gathered,
+        found=found,
+        clock=clock,
+    )
     scanner = Scanner(
-        ground=Ground(root=root),
+        ground=ground,
         watches=watches,
         table=table,
-        memory=recollection,
+        agenda=Agenda(table=table),
+        judge=judge,
+        entering=Entering(
+            ground=ground,
+            watches=watches,
+            table=table,
+            judge=judge,
+            sub_roots=sub_roots,
+            found=found,
+        ),
+        sub_roots=sub_roots,
+        found=found,
         gathered=gathered,
         excluded=excluded,
         clock=clock,
         prefixes=prefixes,
-        identify=guard.file_system,
     )
-    forgetting = Forgetting(table=table, remembered=ledger.remembered, tops=scanner.tops)
+    forgetting = Forgetting(table=table, remembered=ledger.remembered, tops=sub_roots.tops)
     territory = Territory(
         watches=watches,
         table=table,

@@ -90,10 +90,10 @@ class Polling:
 
     def forget_gone(self) -> None:
         """After a pass over directories without watches: forget what is no longer where it was."""
-        if self._scanner.has_news and self._standing.has_unwatched:
+        if self._scanner.found.has_news and self._standing.has_unwatched:
             for row, path in self._recollection.take_gone(self._scanner.ground.look):
                 self._territory.departed(row, path)
-        self._scanner.has_news = False
+        self._scanner.found.has_news = False
         self._recollection.begin()
 
     def say_coverage(self) -> None:
@@ -129,7 +129,7 @@ class Polling:
             only_directories=False,
             watched=path not in self._territory.apart,
         )
-        self._scanner.begin(replace(task, path=path, rule=rule))
+        self._scanner.agenda.begin(replace(task, path=path, rule=rule))
 
     def _say_refused(self) -> None:
         """Directories that cannot be entered are tried again with each poll, and never silent."""

@@ -24,10 +24,6 @@ class Remembered(Protocol):
         """(inode of the parent, name) of a directory as last seen."""
         ...
 
-    def sub_root(self, path: bytes, identity: str) -> int:
-        """The number of the sub-root at `path`."""
-        ...
-
     def elders_directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
         """The same as the Shards remember it from which this one takes over."""
         ...
@@ -50,9 +46,6 @@ class Recollection:
 
     def elders_directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
         return self._memory.elders_directory(sub_root, inode)
-
-    def sub_root(self, path: bytes, identity: str) -> int:
-        return self._memory.sub_root(path, identity)
 
     def begin(self) -> None:
         """A pass begins."""

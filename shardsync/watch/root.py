@@ -84,7 +84,7 @@ class WatchedRoot:
     def _lost(self, trouble: str) -> None:
         if not self._standing.is_halted:
             self._log.error("root.lost", root=self._path, reason=trouble)
-            self._scanner.abandon()
+            self._scanner.agenda.abandon()
         self._halt(trouble)
 
     def _halt(self, trouble: str) -> None:

@@ -67,7 +67,8 @@ class Found:
     `unwatched`: where watches ran out, the topmost; `appeared`: files of new
     directories, to be journaled unless still being written; `refused`: what
     cannot be entered (no permission, a path too long); `forgotten`:
-    (sub-root, inode) of those, which no memory tells anything of any more.
+    (sub-root, inode) of those, which no memory tells anything of any more;
+    `has_news`: something that nobody had told of.
     """
 
     directories: list[DirectoryRow] = field(default_factory=list)
@@ -76,6 +77,7 @@ class Found:
     appeared: list[bytes] = field(default_factory=list)
     refused: dict[bytes, Refused] = field(default_factory=dict)
     forgotten: list[tuple[int, int]] = field(default_factory=list)
+    has_news: bool = False
 
 
 def with_files(task: Task) -> Task:

@@ -129,7 +129,7 @@ class Territory:
         if self.catching_up or self._forgetting.is_open:
             # Of what it takes the place of, no event may have told that it went.
             self._gathered.tree(path)
-        rule = self._scanner.rule_of_newcomers(device=above.st_dev, everything=not moved)
+        rule = self._scanner.sub_roots.rule_of_newcomers(device=above.st_dev, everything=not moved)
         task = Task(wd, above.st_ino, name, path, rule)
         if self._prefixes.touches_foreign(path, origin):
             task = replace(task, rule=replace(rule, whole=True))
@@ -146,7 +146,7 @@ class Territory:
         """Scan all prefixes anew, binding every watch anew."""
         self.take_watches()
         self.tops.look_again()
-        self._scanner.abandon()
+        self._scanner.agenda.abandon()
         self._scanner.found.suspects.clear()
         self._scanner.found.unwatched.clear()
         closed = [each.task for each in self._scanner.found.refused.values()]
@@ -154,15 +154,15 @@ class Territory:
         self._table.begin_round()
         self.catching_up = True
         for prefix in self.tops:
-            self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
+            self._scanner.agenda.begin(Task(TOP, 0, prefix, prefix, rule))
         for task in closed:
             again = replace(rule, was_refused=True, sub_root=task.rule.sub_root)
             again = replace(again, device=task.rule.device, only_directories=False)
-            self._scanner.begin(replace(task, rule=again), last=True)
+            self._scanner.agenda.begin(replace(task, rule=again), last=True)
         for task in self.apart.values():
             own = task.rule
             apart = replace(rule, watched=False, sub_root=own.sub_root, device=own.device)
-            self._scanner.begin(replace(task, rule=apart))
+            self._scanner.agenda.begin(replace(task, rule=apart))
 
     def end_catch_up(self) -> None:
         """Give up the watches that the scan did not come across."""
@@ -214,13 +214,13 @@ class Territory:
         self._watches.exhaust()
         above = {task.parent for task in found.unwatched.values()}
         above |= {each.task.parent for each in found.refused.values()}
-        busy = above | self._scanner.busy() | found.suspects
+        busy = above | self._scanner.agenda.busy() | found.suspects
         for wd in self._table.last_leaves(FREE_WATCHES, but=busy):
             path, binding = self._table.path(wd), self._table.binding(wd)
             if path is None or binding is None:
                 continue
             device = self._device(path)
-            rule = replace(self._scanner.rule_of_newcomers(device=device), whole=True)
+            rule = replace(self._scanner.sub_roots.rule_of_newcomers(device=device), whole=True)
             parent, name = binding
             found.unwatched[path] = Task(parent, self._table.inode(parent), name, path, rule)
             self._scanner.polled += 1
@@ -298,10 +298,12 @@ class Territory:
             self._leave(old)
         task = self.apart.get(point)
         if task is not None:
-            self._scanner.begin(task)
+            self._scanner.agenda.begin(task)
         elif wd:
-            rule = replace(self._scanner.rule_of_newcomers(device=above.st_dev), whole=True)
-            self._scanner.begin(Task(wd, above.st_ino, name, point, rule))
+            rule = replace(
+                self._scanner.sub_roots.rule_of_newcomers(device=above.st_dev), whole=True
+            )
+            self._scanner.agenda.begin(Task(wd, above.st_ino, name, point, rule))
 
     def journal_mount(self, point: bytes) -> bool:
         """Something else lies at `point` than before: all of it, if it is this Shard's."""
@@ -315,7 +317,7 @@ class Territory:
         for point in self._prefixes.apart:
             found = self._ground.look(point)
             if found is not None and self._is_mine(point):
-                rule = self._scanner.rule_of_newcomers(device=found.st_dev)
+                rule = self._scanner.sub_roots.rule_of_newcomers(device=found.st_dev)
                 # A number of its own: under the file system's the inodes have their real place.
                 number = -1 - zlib.crc32(point)
                 rule = replace(rule, watched=False, whole=True, sub_root=number)
@@ -365,7 +367,7 @@ class Territory:
         except OSError as error:
             self._not_watched(task, error)
             return
-        self._scanner.displace(task.path, wd)
+        self._scanner.agenda.displace(task.path, wd)
         before = self._table.binding(wd)
         # A scan under way took what lay at the path for what lies in the directory; and of one
         # that was outside, what lies in it may have been given up.
@@ -376,11 +378,11 @@ class Territory:
             return
         whole = replace(task, rule=replace(task.rule, whole=True))
         if not seen:
-            self._scanner.begin(whole)
+            self._scanner.agenda.begin(whole)
         elif not self._table.knows(wd):
-            self._scanner.begin(task)
+            self._scanner.agenda.begin(task)
         elif self._bind_anew(wd, task, created=created) and must_scan:
-            self._scanner.begin(whole)
+            self._scanner.agenda.begin(whole)
 
     def _bind_anew(self, wd: int, task: Task, *, created: bool) -> bool:
         """Bind a known directory to the task's place; False where it is gone from there."""
@@ -391,13 +393,13 @@ class Territory:
         if created:  # not the directory that was made: one that was moved here since
             self._gathered.tree(task.path)
         self._table.bind(wd, task.parent, task.name, found.st_ino)
-        self._scanner.has_moved = True
+        self._scanner.agenda.has_moved = True
         row = (task.rule.sub_root, found.st_ino, task.parent_inode, task.name)
         self._scanner.found.directories.append(row)
         return True
 
     def _list_suspect(self, wd: int, path: bytes, found: os.stat_result) -> None:
-        rule = self._scanner.rule_of_newcomers(device=found.st_dev)
+        rule = self._scanner.sub_roots.rule_of_newcomers(device=found.st_dev)
         try:
             names = self._ground.subdirectories(path)
         except OSError:
@@ -444,7 +446,7 @@ class Territory:
         """It is outside from now on. Forgotten at once: at the same place it would be another."""
         self._forget_row(wd)
         self._table.detach(wd)
-        self._scanner.has_moved = True
+        self._scanner.agenda.has_moved = True
 
     def _give_up(self, wd: int) -> None:
         self._watches.remove(wd)
@@ -453,10 +455,10 @@ class Territory:
     def _forget(self, wd: int) -> None:
         self._forget_row(wd)
         self._table.forget(wd)
-        self._scanner.has_moved = True
+        self._scanner.agenda.has_moved = True
         self._scanner.found.suspects.discard(wd)
 
     def _forget_row(self, wd: int) -> None:
         inode = self._table.inode(wd)
         # Inodes repeat across file systems; forgetting one too many costs a comparison later.
-        self.gone += [(number, inode) for number in self._scanner.sub_roots.values()]
+        self.gone += [(number, inode) for number in self._scanner.sub_roots.numbers()]

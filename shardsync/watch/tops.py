@@ -142,8 +142,10 @@ class Tops:
                 missing.append(prefix)
             elif not self._scanner.is_open and not self._is_polled(prefix):
                 self._gathered.tree(prefix)
-                rule = replace(self._scanner.rule_of_newcomers(device=found.st_dev), whole=True)
-                self._scanner.begin(Task(TOP, 0, prefix, prefix, rule))
+                rule = replace(
+                    self._scanner.sub_roots.rule_of_newcomers(device=found.st_dev), whole=True
+                )
+                self._scanner.agenda.begin(Task(TOP, 0, prefix, prefix, rule))
         return missing
 
     def _stands_for(self, wd: int, prefix: bytes, inode: int) -> bool:

@@ -239,7 +239,7 @@ class Watcher:
             self._ledger.end_epoch()
         self._inotify.close()
         self._mounts.close()
-        self._scanner.abandon()
+        self._scanner.agenda.abandon()
         self._ledger.close()
         self._log.info("watcher.stopped", clean=clean and written is not None)
         return clean and written is not None
@@ -321,7 +321,7 @@ class Watcher:
             return
         self._ledger.replace(journal)
         self._cookies.answers_lost()
-        self._scanner.sub_roots.clear()
+        self._scanner.sub_roots.forget()
         self._catching_up.new_epoch(EpochReason.JOURNAL_LOST, self._clock.wall_us(), first=True)
 
     def _wait_seconds(self, timeout: float) -> float:

@@ -10,12 +10,16 @@ import pytest
 
 from shardsync import beneath
 from shardsync.clock import SystemClock
+from shardsync.watch.agenda import Agenda
 from shardsync.watch.directories import TOP, DirectoryTable
+from shardsync.watch.entering import Entering, Watches
 from shardsync.watch.gathered import Gathered, NoFilter
 from shardsync.watch.ground import Ground
+from shardsync.watch.judging import Judge
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.rule import Rule, Task
+from shardsync.watch.rule import Found, Rule, Task
 from shardsync.watch.scan import Scanner
+from shardsync.watch.sub_roots import SubRoots
 
 
 class Meddling:
@@ -40,21 +44,44 @@ class NoMemory:
     def elders_directory(self, sub_root: int, inode: int) -> tuple[int, bytes] | None:
         return None
 
-    def sub_root(self, path: bytes, identity: str) -> int:
-        return 1
 
-
-def scanner(root: Path, gathered: Gathered, disk: str = "btrfs /dev/sda1") -> Scanner:
-    return Scanner(
-        ground=Ground(root=os.fsencode(root)),
-        watches=Meddling(),
-        table=DirectoryTable(),
+def scanner(
+    root: Path,
+    gathered: Gathered,
+    disk: str = "btrfs /dev/sda1",
+    watches: Watches | None = None,
+) -> Scanner:
+    ground, table = Ground(root=os.fsencode(root)), DirectoryTable()
+    found, clock, watches = Found(), SystemClock(), watches or Meddling()
+    sub_roots = SubRoots(remember=lambda *_: 1, identify=lambda _: disk, clock=clock)
+    judge = Judge(
+        ground=ground,
         memory=NoMemory(),
+        sub_roots=sub_roots,
+        gathered=gathered,
+        found=found,
+        clock=clock,
+    )
+    return Scanner(
+        ground=ground,
+        watches=watches,
+        table=table,
+        agenda=Agenda(table=table),
+        judge=judge,
+        entering=Entering(
+            ground=ground,
+            watches=watches,
+            table=table,
+            judge=judge,
+            sub_roots=sub_roots,
+            found=found,
+        ),
+        sub_roots=sub_roots,
+        found=found,
         gathered=gathered,
         excluded=NoFilter(),
-        clock=SystemClock(),
+        clock=clock,
         prefixes=Prefixes(mine=[b""], foreign=[]),
-        identify=lambda device: disk,
     )
 
 
@@ -64,7 +91,7 @@ def test_a_directory_is_watched_before_it_is_listed(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     gathered = Gathered()
     scan = scanner(tmp_path, gathered)
-    scan.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True, everything=True)))
+    scan.agenda.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True, everything=True)))
     assert scan.step(60.0)
     assert sorted(scan.found.appeared) == [b"a/b/late", b"a/late", b"late"]
 
@@ -76,8 +103,10 @@ def test_a_directory_swapped_for_a_symlink_is_not_entered(tmp_path: Path) -> Non
     (tmp_path / "tree/link").symlink_to(tmp_path / "secret")
     gathered = Gathered()
     scan = scanner(tmp_path / "tree", gathered)
-    scan.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True, everything=True)))
-    scan.begin(Task(1, 0, b"link", b"link", Rule(unknown=True, whole=True, everything=True)))
+    scan.agenda.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True, everything=True)))
+    scan.agenda.begin(
+        Task(1, 0, b"link", b"link", Rule(unknown=True, whole=True, everything=True))
+    )
     assert scan.step(60.0)
     assert sorted(scan.found.appeared) == [b"late", b"link"]
     assert gathered.entries == {}
@@ -88,7 +117,7 @@ def test_a_scan_deeper_than_its_open_directories_goes_on(tmp_path: Path) -> None
     deep = tmp_path.joinpath(*["d"] * 200)
     deep.mkdir(parents=True)
     scan = scanner(tmp_path, Gathered())
-    scan.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True)))
+    scan.agenda.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True)))
     assert scan.step(60.0)
     assert scan.done == 201
 
@@ -104,7 +133,7 @@ def test_a_first_scan_finds_all_directories_and_looks_at_no_file(
     scan = scanner(tmp_path, gathered, disk)
     later = 1 << 60
     rule = Rule(since_us=later, unknown=True, whole=True, only_directories=True)
-    scan.begin(Task(TOP, 0, b"", b"", rule))
+    scan.agenda.begin(Task(TOP, 0, b"", b"", rule))
     assert scan.step(60.0)
     assert scan.done == 901
     assert len(scan.found.directories) == 901
@@ -120,7 +149,7 @@ def test_a_scan_out_of_time_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path.joinpath(*["deep"] * 90)).mkdir(parents=True)
     gathered = Gathered()
     scan = scanner(tmp_path, gathered)
-    scan.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True, since_us=1)))
+    scan.agenda.begin(Task(TOP, 0, b"", b"", Rule(unknown=True, whole=True, since_us=1)))
     steps = 1
     while not scan.step(0.0):
         steps += 1
@@ -135,13 +164,12 @@ def test_a_listing_that_breaks_off_ends_nothing_else(tmp_path: Path) -> None:
     """A directory that cannot be read to its end is named, to be tried again; the rest goes on."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "sound/below").mkdir(parents=True)
-    scan = scanner(tmp_path, Gathered())
-    scan._watches = Quiet()
+    scan = scanner(tmp_path, Gathered(), watches=Quiet())
     rule = Rule(unknown=True, whole=True)
-    scan.begin(Task(TOP, 0, b"", b"", rule))
+    scan.agenda.begin(Task(TOP, 0, b"", b"", rule))
     scan.step(0.0)
     broken = os.open(tmp_path / "broken", os.O_PATH)
-    scan._frames.append((Breaking(), 2, 7, b"broken/", rule, broken))
+    scan.agenda.frames.append((Breaking(), 2, 7, b"broken/", rule, broken))
     assert scan.step(60.0)
     assert scan.found.refused[b"broken"].number == errno.EIO
     assert scan.done == 4
@@ -184,7 +212,7 @@ def test_no_symlink_on_the_way_is_followed(
     scan = scanner(tmp_path / "tree", Gathered())
     for path in (b"a/b", b"link/deep"):
         folder, name = path.split(b"/")
-        scan.begin(Task(len(folder), 0, name, path, Rule(unknown=True, whole=True)))
+        scan.agenda.begin(Task(len(folder), 0, name, path, Rule(unknown=True, whole=True)))
     assert scan.step(60.0)
     assert [row[3] for row in scan.found.directories] == [b"b", b"c"]
     assert scan.found.suspects == {len(b"link")}

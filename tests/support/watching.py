@@ -106,7 +106,7 @@ class Watching:
         watcher, self.watcher = self.watcher, None
         watcher._inotify.close()
         watcher._mounts.close()
-        watcher._scanner.abandon()
+        watcher._scanner.agenda.abandon()
         watcher._ledger.journal._connection.close()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ MUTANTS = (
     Mutant(
         name="watch-after-listing",
         rule="a new directory is watched before it is listed",
-        file="shardsync/watch/scan.py",
+        file="shardsync/watch/entering.py",
         edits=(
             (
                 "            wd, rule = self._watch(task, fd)\n",
@@ -151,11 +151,11 @@ MUTANTS = (
     Mutant(
         name="listings-told-first",
         rule="a scan tells what may have gone after all that came",
-        file="shardsync/watch/scan.py",
+        file="shardsync/watch/judging.py",
         edits=(
             (
                 "        self._listings[path] = None\n",
-                "        self._listings[path] = None\n        self._tell_listings()\n",
+                "        self._listings[path] = None\n        self.tell_listings()\n",
             ),
         ),
         tests=(f"{_CATCHING_UP}::test_what_may_have_gone_is_told_after_all_that_came",),
@@ -163,7 +163,7 @@ MUTANTS = (
     Mutant(
         name="dirs-ignored",
         rule="a directory that came from elsewhere while nobody looked is journaled whole",
-        file="shardsync/watch/scan.py",
+        file="shardsync/watch/judging.py",
         edits=(
             (
                 (
