@@ -145,7 +145,7 @@ class Auditor:
         if 0 < wait <= every:
             return min(wait, _LOOK_SECONDS)
         pieces = await asyncio.to_thread(self._first_contact.audit_pieces)
-        self._state.begin_audit(self._node.key, pieces)
+        self._state.rounds.begin_audit(self._node.key, pieces)
         self._log.info("audit.begun", pieces=len(pieces))
         return 0.0
 
@@ -199,7 +199,9 @@ class Auditor:
             differences=len(work),
             busy_us=int(compared.seconds * 1e6),
         )
-        is_last = self._state.note_audited(self._node.key, compared.piece, found=work, gain=gain)
+        is_last = self._state.rounds.note_audited(
+            self._node.key, compared.piece, found=work, gain=gain
+        )
         self._rest_until = self._clock.monotonic() + _REST_FACTOR * compared.seconds
         if work:
             self._tell(row, work)

@@ -132,7 +132,7 @@ class NodeCondition:
             values["last_error"] = f"{printable(path)}: {failed.reason}"
         self._state.set_node(self._key, **values)
         if delivered.foreign or delivered.unlisted:
-            self._state.set_foreign(self._key, delivered.foreign, unlisted=delivered.unlisted)
+            self._state.foreign.add(self._key, delivered.foreign, unlisted=delivered.unlisted)
         self._said.reset()
         self.settle(row)
         self._observer.batch_finished(

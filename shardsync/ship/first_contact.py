@@ -313,7 +313,7 @@ class FirstContact:
         compare = Compare.EMPTY if is_empty else Compare.ATTRIBUTES
         work = await asyncio.to_thread(self._pieces, b"", WorkReason.BOOTSTRAP, compare)
         reach(Point.SHIP_CONTACT)
-        self._state.clear_foreign(self._node.key)
+        self._state.foreign.clear(self._node.key)
         self._state.restart_node(
             self._node.key, cursors=cursors, work=work, state=NodeState.BOOTSTRAPPING
         )
@@ -357,7 +357,7 @@ class FirstContact:
                 return 0
             path = inside[0]
         if not path:
-            self._state.clear_foreign(self._node.key)
+            self._state.foreign.clear(self._node.key)
         work = self._pieces(path, WorkReason.RECONCILE, Compare.ATTRIBUTES, request)
         self._state.restart_node(
             self._node.key, cursors=cursors, work=work, state=state, is_whole=not path

@@ -79,7 +79,7 @@ class HardLinks:
                     if not _is_of(file, linked.get(path)):
                         self._add_names(path, file, look, found)
         if linked:
-            self._state.note_links(self._tree, linked)
+            self._state.links.note(self._tree, linked)
         for path, file in linked.items():
             self._add_names(path, file, look, found)
         return found
@@ -96,7 +96,7 @@ class HardLinks:
         found.names |= names - {path}
         stale = known - names
         if stale:
-            self._state.forget_links(self._tree, file, stale)
+            self._state.links.forget(self._tree, file, stale)
         is_searched = not stale and self._state.read.is_link_searched(self._tree, file)
         # A file of which only a lost name is known has an unknown number of others.
         if not is_searched and (file.links == 0 or len(names) < file.links):
@@ -185,8 +185,8 @@ class HardLinks:
             # Whoever waits for it asks again.
             self._log.warning("links.search_failed", error=error)
             return
-        self._state.note_links(self._tree, names)
-        self._state.note_link_search(self._tree, wanted)
+        self._state.links.note(self._tree, names)
+        self._state.links.note_search(self._tree, wanted)
         self._log.info("links.searched", files=len(wanted), names=len(names))
 
 

@@ -151,7 +151,7 @@ class Operator:
         # One that a crash left in the spool was taken up from the record, perhaps half begun.
         self._running = [item for item in self._running if item.request.id != request.id]
         body = msgspec.json.encode(request).decode("ascii")
-        self._state.put_request(request.id, kind=request.kind, body=body)
+        self._state.received.put(request.id, kind=request.kind, body=body)
         reach(Point.SHIP_REQUEST)
         try:
             stations = self._chosen(request)
@@ -453,7 +453,7 @@ class Operator:
         else:
             total = running.total
             done = max(0, total - sum(self._left(running, s) for s in open_stations))
-        self._state.answer_request(
+        self._state.received.answer(
             running.request.id,
             state=RequestState.RUNNING,
             message=f"waiting for {names}",
@@ -479,7 +479,7 @@ class Operator:
         self, request: Request, *, exit_code: int = 0, message: str = "", total: int = 0
     ) -> None:
         reach(Point.SHIP_ANSWER)
-        self._state.answer_request(
+        self._state.received.answer(
             request.id,
             state=RequestState.FAILED if exit_code else RequestState.DONE,
             exit_code=exit_code,

@@ -85,8 +85,8 @@ def test_what_the_sync_process_finds_damaged_is_mended(tmp_path: Path) -> None:
         journal.commit(ROWS)
         damage(journal._connection, journal.path)
         await sync.until(doubt.exists)
-        damage(sync.state._connection, sync.state.path)
-        sync.state._connection.execute("PRAGMA cache_size = 0")
+        damage(sync.state._database.connection, sync.state.path)
+        sync.state._database.connection.execute("PRAGMA cache_size = 0")
         async with asyncio.timeout(20):
             await asyncio.wait({task})
 

@@ -53,7 +53,7 @@ def test_our_own_readers_hold_nothing_open(tmp_path: Path) -> None:
             assert reader.progress()
             assert reader.epochs()
             assert status.nodes()
-            for connection in (journal._connection, state._connection):
+            for connection in (journal._connection, state._database.connection):
                 checkpointed = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 assert checkpointed == (0, 0, 0)  # not busy, and nothing is left in the log
             reader.close()

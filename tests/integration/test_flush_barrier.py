@@ -72,8 +72,8 @@ class Daemons:
         for path, request in requests.receive(self.made.state.requests):
             assert isinstance(request, Request)
             self.seen.append(request)
-            state.put_request(request.id, kind=request.kind, body="")
-            state.answer_request(
+            state.received.put(request.id, kind=request.kind, body="")
+            state.received.answer(
                 request.id,
                 state=RequestState.FAILED if self.exit_code else RequestState.DONE,
                 exit_code=self.exit_code,

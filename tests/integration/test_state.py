@@ -128,8 +128,8 @@ def test_requests_travel_by_the_spool(tmp_path: Path) -> None:
     assert found["r1.json"] == request
     assert isinstance(found["zz.json"], str)
     writer = _open(tmp_path, FakeClock())
-    writer.put_request("r1", kind=request.kind, body="{}")
-    writer.answer_request("r1", state=RequestState.FAILED, exit_code=14, message="no")
+    writer.received.put("r1", kind=request.kind, body="{}")
+    writer.received.answer("r1", state=RequestState.FAILED, exit_code=14, message="no")
     answer = StateReader(tmp_path / "state.db").answer("r1")
     assert answer is not None
     assert (answer.state, answer.exit_code, answer.message) == (RequestState.FAILED, 14, "no")

@@ -116,7 +116,7 @@ def test_a_symlink_that_took_over_the_number_is_no_name(tmp_path: Path) -> None:
         async with running(instance) as sync:
             await sync.followed()
             lost = LinkedFile(device=seen.st_dev, inode=seen.st_ino, links=2)
-            sync.state.note_links("main", {b"lost": lost})
+            sync.state.links.note("main", {b"lost": lost})
             instance.changed("lost")
             await sync.followed()
             (served,) = sync.service.trees()
