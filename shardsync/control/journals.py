@@ -141,11 +141,10 @@ class JournalFolder:
         try:
             while writer.prune(before_us=before_us, max_bytes=max_bytes):
                 pass
-            progress = writer.progress()
+            # Positions do not tell: an Epoch begins above what was pruned, and may have no Change.
+            return writer.progress(), writer.is_empty()
         finally:
             writer.close()
-        # Changes above what was pruned are what is left.
-        return progress, progress.pruned_to >= progress.last_position
 
     def _cursors(self, shard: PlannedShard) -> Iterable[int]:
         """Every Node's Position in this Journal. Raises StateUnusable where unreadable."""

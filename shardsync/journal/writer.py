@@ -321,6 +321,14 @@ class JournalWriter:
         reach(Point.JOURNAL_PRUNED)
         return dropped
 
+    def is_empty(self) -> bool:
+        """Whether it holds no Change: none came, or all are pruned."""
+        try:
+            row = self._connection.execute("SELECT EXISTS (SELECT 1 FROM changes)").fetchone()
+        except sqlite3.Error as error:
+            raise unusable("journal", self.path, error) from error
+        return not row[0]
+
     def size_bytes(self) -> int:
         """Bytes in use inside the database file (freed pages not counted)."""
         try:

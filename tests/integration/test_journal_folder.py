@@ -38,13 +38,13 @@ class Bench:
         self.folder = JournalFolder(state=self.state, clock=self.clock)
         self.path = self.state.journal(SHARD.id)
 
-    def observe(self) -> int:
-        """A Watcher's life: one Change, then it ends. Returns the Change's Position."""
+    def observe(self, *paths: bytes) -> int:
+        """A Watcher's life: these Changes, then it ends. Returns the last Position."""
         writer = JournalWriter.open(self.path, shard=SHARD.id, tree="main", clock=self.clock)
         writer.begin_epoch(EpochReason.FIRST_START)
         now = self.clock.wall_us()
-        row = (b"x", int(Scope.ENTRY), int(Kind.CONTENT), now, None)
-        position = writer.commit([row], progress={"heartbeat_us": now, "pid": 7})
+        rows = [(path, int(Scope.ENTRY), int(Kind.CONTENT), now, None) for path in paths]
+        position = writer.commit(rows, progress={"heartbeat_us": now, "pid": 7})
         writer.end_epoch()
         writer.close()
         return position
@@ -81,7 +81,7 @@ def test_a_journal_is_made_with_the_plans_id(bench: Bench) -> None:
 def test_a_journal_in_use_never_makes_way(bench: Bench) -> None:
     """A Journal that holds anything is not replaced, and its Shard's number is taken."""
     assert bench.folder.ids() == frozenset()
-    bench.observe()
+    bench.observe(b"x")
     assert bench.folder.ids() == {SHARD.id}
     with pytest.raises(StateUnusable, match="in use"):
         bench.folder.create(dataclasses.replace(SHARD, journal_id=JournalId("j2")))
@@ -89,7 +89,7 @@ def test_a_journal_in_use_never_makes_way(bench: Bench) -> None:
 
 def test_a_retired_journal_lives_for_its_retention_and_its_nodes(bench: Bench) -> None:
     """It goes when its Changes are older than the retention and no Node is behind."""
-    position = bench.observe()
+    position = bench.observe(b"x")
     bench.cursor(position - 1)
     assert not bench.is_outlived()
     bench.clock.advance(2 * 86400)
@@ -102,9 +102,23 @@ def test_a_retired_journal_lives_for_its_retention_and_its_nodes(bench: Bench) -
     assert [path.name for path in bench.state.path.glob("journal-*")] == []
 
 
+@pytest.mark.parametrize("lives", [[()], [(b"x",), ()]], ids=["ever", "since the last restart"])
+def test_a_retired_journal_without_a_change_goes_too(
+    bench: Bench, lives: list[tuple[bytes, ...]]
+) -> None:
+    """Nothing changed in its Shard: ever, or in the Epoch that a restart began."""
+    for paths in lives:
+        bench.clock.advance(60)
+        position = bench.observe(*paths)
+    bench.cursor(position)
+    assert not bench.is_outlived()
+    bench.clock.advance(2 * 86400)
+    assert bench.is_outlived()
+
+
 def test_without_cursors_to_read_nothing_is_removed(bench: Bench) -> None:
     """A state.db that cannot be read is no word that nobody is behind."""
-    bench.observe()
+    bench.observe(b"x")
     bench.clock.advance(2 * 86400)
     with pytest.raises(StateUnusable):
         bench.is_outlived()
@@ -112,7 +126,7 @@ def test_without_cursors_to_read_nothing_is_removed(bench: Bench) -> None:
 
 def test_a_journal_that_is_still_drained_is_left_alone(bench: Bench) -> None:
     """Its Watcher holds the flock until it has closed it."""
-    bench.observe()
+    bench.observe(b"x")
     bench.clock.advance(2 * 86400)
     with FileLock.acquire(bench.state.lock(f"journal-{SHARD.id}")):
         assert not bench.is_outlived()
