@@ -18,6 +18,7 @@ from shardsync.failpoints import Point, reach
 from shardsync.inotify import Inotify, decode, emptied_the_queue
 from shardsync.journal.plan import Origin, PlannedShard
 from shardsync.journal.progress import Progress
+from shardsync.journal.recent import TICK_US
 from shardsync.journal.writer import JournalWriter, Opened
 from shardsync.log import Log
 from shardsync.model import EpochReason, ShardState
@@ -42,6 +43,7 @@ HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
 PRUNE_AGAIN_SECONDS = 0.5
+_TICK_SECONDS = (TICK_US + 1_000) / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +222,10 @@ class Watcher:
         that it promises, in one transaction; the next start clears it.
         """
         deadline = self._clock.monotonic() + seconds
+        if self._wake_fd is not None:
+            # It stays readable by what asked for this stop, and no tick would wait any more.
+            self._poller.unregister(self._wake_fd)
+        self._let_a_tick_pass()
         touched_us = self._clock.wall_us()
         clean = self._cookies.touch_stop()
         while clean and not (self._cookies.stop_seen and self._committing.is_quiet()):
@@ -243,6 +249,15 @@ class Watcher:
         self._ledger.close()
         self._log.info("watcher.stopped", clean=clean and written is not None)
         return clean and written is not None
+
+    def _let_a_tick_pass(self) -> None:
+        """Have the Watermark of a stop so far behind what came before it that it hides no doubt.
+
+        The next start would journal again what changed within TICK_US before it.
+        """
+        until = self._clock.monotonic() + _TICK_SECONDS
+        while (left := until - self._clock.monotonic()) > 0:
+            self.tick(left)
 
     # Reading.
 

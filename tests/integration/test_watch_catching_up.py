@@ -51,12 +51,36 @@ def test_a_restart_with_nothing_changed_journals_nothing(watching: Watching) -> 
     os.rename(watching.root / "e/old", watching.root / "e/renamed")
     (watching.root / "c/d/old").unlink()
     (watching.root / "c/d").chmod(0o700)
-    watching.quiet()
     assert watching.stop()
     watching.changes()
     watching.start()
     assert watching.changes() == []
     assert watching.epochs() == ["first_start", "restart"]
+
+
+def test_a_stop_waits_for_what_is_told_a_moment_late(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal that asked for it wakes no tick any more: the last one has its time."""
+    watching.wake_fd, write_fd = os.pipe()
+    watcher = watching.start().watcher
+    assert watcher is not None
+    os.write(write_fd, b"x")
+    poller, woken = watcher._poller, list[int]()
+
+    class Recorded:
+        unregister = poller.unregister
+
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            found = poller.poll(timeout)
+            woken.extend(fd for fd, _ in found)
+            return found
+
+    monkeypatch.setattr(watcher, "_poller", Recorded())
+    assert watching.stop()
+    assert watching.wake_fd not in woken
+    os.close(watching.wake_fd)
+    os.close(write_fd)
 
 
 def test_a_restart_finds_exactly_what_changed_meanwhile(watching: Watching) -> None:

@@ -45,6 +45,7 @@ class Watching:
     excluded: Filter = field(default_factory=NoFilter)
     max_open_seconds: float = 10.0
     clock: Clock = field(default_factory=SystemClock)
+    wake_fd: int | None = None
     watcher: Watcher | None = None
     _after: int = 0
 
@@ -77,6 +78,7 @@ class Watching:
             retention=Retention(seconds=3600.0, max_bytes=1 << 30),
             clock=self.clock,
             log=Log("watch", shard=self.shard.id),
+            wake_fd=self.wake_fd,
         )
         self.watcher.start()
         return self.watcher
