@@ -12,7 +12,9 @@ from pathlib import Path
 
 from shardsync.cli.main import run
 from shardsync.control.supervisord import ProgramState
+from shardsync.journal.locks import is_held
 from shardsync.journal.plan import PlanState, read_plan
+from shardsync.journal.recent import TICK_US
 from tests.support.arrivals import Arrivals
 from tests.support.failpoints import Failpoints
 from tests.support.instances import Instance, eventually, instance
@@ -22,7 +24,12 @@ _BATCH = 12
 """Paths of each Shard in a Batch."""
 BATCH_OF_ALL = 3 * _BATCH
 _FOLDERS = tuple(f"d{number}" for number in range(6))
-_FILES = 14
+_FILES = 18
+"""Of each folder that are written in a round: those of three folders are more than a Batch."""
+_FILES_AT_ONCE = 6
+"""And those that are written at once in four folders, fewer."""
+_PAUSE_SECONDS = 2 * TICK_US / 1e6
+"""A Watcher that is killed may journal again what changed within TICK_US of its Watermark."""
 _TURNS = ("file-a", "file-b", "file-c")
 _MARGIN_SECONDS = 5.5
 """A catch-up looks so far back, and the first one has journaled no file."""
@@ -152,20 +159,32 @@ class CrashSite:
         if with_retired and plan is not None and plan.shards == plan.observing():
             self.plan_anew()
             self.flush()
+        # What is not at its end when the Coordinator looks waits for ten minutes.
+        eventually(self._have_retired_ended)
         self.arrivals.take()
         self.ended()
+
+    def _have_retired_ended(self) -> bool:
+        plan = read_plan(self.made.state.plan)
+        assert plan is not None
+        return not any(
+            is_held(self.made.state.lock(f"journal-{shard.id}"))
+            for shard in plan.shards
+            if shard.state is PlanState.RETIRED
+        )
 
     # What happens in the Tree.
 
     def change(self) -> None:
-        """Something of each kind, in every folder. No file is written twice in three rounds."""
+        """Something of each kind, in every folder. No file is written twice in three rounds, and
+        no more at once than may be sent twice.
+        """
         self._round += 1
         before, now = self._round - 1, self._round
-        root, turn = self.made.root, _TURNS[now % 3]
+        root = self.made.root
+        self._write_files(root, now)
         for number, folder in enumerate(_FOLDERS):
             here, there = root / folder, root / _FOLDERS[(number + 1) % len(_FOLDERS)]
-            for file in range(_FILES):
-                (here / f"{turn}{file:02d}").write_text(f"{now} {file}")
             (here / f"new{now}").write_text(f"new {now}")
             (here / f"new{before}").unlink(missing_ok=True)
             (here / f"way{now}").mkdir()
@@ -179,6 +198,14 @@ class CrashSite:
             (here / "mode").chmod(0o600 + now % 8)
         self._turn_about(root / "changes-its-type", now)
         (root / _FOLDERS[before % 6] / "roams").rename(root / _FOLDERS[now % 6] / "roams")
+
+    def _write_files(self, root: Path, now: int) -> None:
+        for first in range(0, _FILES, _FILES_AT_ONCE):
+            for folder in _FOLDERS:
+                for file in range(first, first + _FILES_AT_ONCE):
+                    path = root / folder / f"{_TURNS[now % 3]}{file:02d}"
+                    path.write_text(f"{now} {file}")
+            time.sleep(_PAUSE_SECONDS)
 
     def _turn_about(self, path: Path, now: int) -> None:
         if path.is_dir():
