@@ -171,6 +171,11 @@ class NodeRow:
     verified_at: int | None = None
     audited_at: int | None = None
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing is sent to it until an operator, or a time that one set, says so."""
+        return self.paused or bool(self.halted)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPiece:

@@ -1,30 +1,72 @@
-"""Pauses that come and go by the hour of the day: the windows of a Node's settings.
+"""Pausing Nodes and resuming them at an operator's word, which is done at once.
 
-Pure: a Node's row, its windows and the moment in, columns to set out.
+What holds a Node is lifted with it where the word says so: deletions beyond the
+limit, what is foreign there, another root than before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from shardsync.config.windows import Window, in_force
-from shardsync.journal.records import NodeRow
+from shardsync.clock import Clock
+from shardsync.errors import NodesFailed
+from shardsync.journal.requests import Request
+from shardsync.journal.state_writer import StateWriter
+from shardsync.layout import StateDirectory
+from shardsync.ship.station import Station
 
 
-def window_columns(row: NodeRow, windows: Sequence[Window], now_us: int) -> dict[str, object]:
-    """What must be set of the row now, nothing where it is as it should be.
+class Pausing:
+    """Acts on the record and wakes the Syncers, which go by it."""
 
-    A window's pause is begun once, so that a `resume` by hand holds until the next; it never
-    ends a pause by hand, which outlasts it.
-    """
-    found = in_force(windows, now_us)
-    end = found[1] if found is not None and found[0].paused else 0
-    if end == row.window_pause:
-        return {}
-    if end:
-        if row.paused and (row.paused_until is None or row.paused_until >= end):
-            return {"window_pause": end}
-        return {"window_pause": end, "paused": 1, "paused_until": end}
-    if row.paused and row.paused_until == row.window_pause:
-        return {"window_pause": 0, "paused": 0, "paused_until": None}
-    return {"window_pause": 0}
+    def __init__(self, *, state_dir: StateDirectory, state: StateWriter, clock: Clock) -> None:
+        self._state_dir = state_dir
+        self._state = state
+        self._clock = clock
+
+    def pause(self, request: Request, stations: Iterable[Station]) -> None:
+        """Nothing is sent to them any more, until then where the request says so."""
+        for station in stations:
+            self._state.set_node(station.key, paused=1, paused_until=request.until_us)
+            station.syncer.wake()
+
+    def resume(self, request: Request, stations: list[Station]) -> None:
+        """Send to them again. Raises NodesFailed for one that is halted and stays so."""
+        if request.accept_root:
+            self._accept_roots(request, stations)
+            if not request.nodes:
+                return
+        rows = self._state.read.nodes()
+        now = self._clock.wall_us()
+        for station in stations:
+            row = rows[station.key]
+            if row.halted and not (request.allow_delete or request.adopt):
+                raise NodesFailed(
+                    f"node {station.key[1]} is halted: {row.halted}",
+                    hint="look at the Tree, then `shardsync resume NODE --allow-delete`",
+                )
+            self._state.set_node(
+                station.key,
+                paused=0,
+                paused_until=None,
+                not_before=0,
+                **({"halted": "", "allow_delete": now} if request.allow_delete else {}),
+                **({"owned": 1} if request.adopt else {}),
+            )
+            if request.adopt and row.contacted:
+                station.first_contact.reconcile(request=request.id)
+            station.syncer.wake()
+
+    def _accept_roots(self, request: Request, stations: list[Station]) -> None:
+        """Take each Tree's root as it stands now; its Watchers are told, its Nodes compared."""
+        rows = self._state.read.nodes()
+        for tree in {station.key[0] for station in stations}:
+            mine = [station for station in stations if station.key[0] == tree]
+            trouble = mine[0].root.accept()
+            if trouble is not None:
+                raise NodesFailed(f"tree {tree}: {trouble.message}")
+            self._state_dir.accept_root(tree).touch(mode=0o600)
+            for station in mine:
+                if rows[station.key].contacted:
+                    station.first_contact.reconcile(request=request.id)
+                station.syncer.wake()

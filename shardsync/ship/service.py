@@ -29,11 +29,11 @@ from shardsync.ship.assembly import Assembly, Post, ServedTree
 from shardsync.ship.command import Capabilities
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator
-from shardsync.ship.pausing import window_columns
 from shardsync.ship.roster import compare_roster
 from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.station import Station
 from shardsync.ship.wakeup import Wakeup
+from shardsync.ship.windows import window_columns
 
 _HOUSEKEEPING_SECONDS = 2.0
 _PRUNE_EVERY_SECONDS = 600.0

@@ -13,7 +13,7 @@ from shardsync.config.problems import Refusal, SettingsInvalid
 from shardsync.config.window_tables import parse_hours, parse_windows
 from shardsync.config.windows import Window, in_force
 from shardsync.journal.records import NodeRow
-from shardsync.ship.pausing import window_columns
+from shardsync.ship.windows import window_columns
 from tests.support.settings_files import load_text
 
 _DAYTIME = Window(begin=8 * 60, end=18 * 60, bandwidth="2MiB")

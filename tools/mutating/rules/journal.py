@@ -170,18 +170,18 @@ MUTANTS = (
     Mutant(
         name="flush-before-the-nodes-are-there",
         rule="a flush ends when every Node's Cursors have come to where the Watchers were",
-        file="shardsync/ship/operator.py",
+        file="shardsync/ship/completion.py",
         edits=(("        if not self._reached(running, station):\n", "        if False:\n"),),
         tests=(f"{_FLUSH}::test_a_flush_of_a_path_waits_for_its_pending_change",),
     ),
     Mutant(
         name="flush-without-open-work",
         rule="and nothing is open that may hold what was on disk then",
-        file="shardsync/ship/operator.py",
+        file="shardsync/ship/completion.py",
         edits=(
             (
-                "return inside is None or not self._state.read.has_work_at(",
-                "return True or not self._state.read.has_work_at(",
+                "return inside is None or not self._read.has_work_at(",
+                "return True or not self._read.has_work_at(",
             ),
         ),
         tests=(f"{_FLUSH}::test_a_flush_of_a_path_waits_for_that_alone",),
@@ -189,7 +189,7 @@ MUTANTS = (
     Mutant(
         name="flush-on-a-halted-tree",
         rule="and its Tree is not halted",
-        file="shardsync/ship/operator.py",
+        file="shardsync/ship/completion.py",
         edits=(
             ("if not row.contacted or station.root.trouble is not None:", "if not row.contacted:"),
         ),
