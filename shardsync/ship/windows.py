@@ -1,14 +1,32 @@
-"""Pauses that come and go by the hour of the day: the windows of a Node's settings.
+"""The windows of a Node's settings: what holds at an hour, and the pauses that come and go by it.
 
-Pure: a Node's row, its windows and the moment in, columns to set out.
+Pure: settings, a Node's row and the moment in; settings and columns to set out.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+from shardsync.config.settings import NodeSettings
 from shardsync.config.windows import Window, in_force
 from shardsync.journal.records import NodeRow
+
+
+def as_of_now(node: NodeSettings, now_us: int) -> tuple[NodeSettings, Window | None]:
+    """The Node's settings at this hour, and the window that makes them so.
+
+    At a window's edges a Node is served anew, so that an rsync under way does not go on for
+    hours as it was begun.
+    """
+    found = in_force(node.windows, now_us)
+    node = dataclasses.replace(node, windows=())
+    if found is None:
+        return node, None
+    window, _ = found
+    if not window.paused:
+        node = dataclasses.replace(node, bandwidth=window.bandwidth)
+    return node, window
 
 
 def window_columns(row: NodeRow, windows: Sequence[Window], now_us: int) -> dict[str, object]:

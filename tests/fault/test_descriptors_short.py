@@ -85,7 +85,7 @@ def test_a_sync_process_backs_off_and_leaks_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         async with running(instance) as sync:
             await sync.followed()
-            transport = next(iter(sync.service._posts.values())).transport
+            transport = next(iter(sync.service._served.posts.values())).transport
             usual = 0
             for left in range(20):
                 if left == 1:

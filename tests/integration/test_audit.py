@@ -178,7 +178,7 @@ def test_what_lay_below_a_file_of_now_is_no_difference(
             await sync.followed(seconds=30)
             instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
             fill(instance.tree, {"d1/a/f": "differs"})
-            auditor = next(iter(sync.service._posts.values())).auditor
+            auditor = next(iter(sync.service._served.posts.values())).auditor
 
             def has_found() -> bool:
                 return auditor._compared is not None and not auditor._compared.found.is_empty

@@ -87,7 +87,7 @@ def test_what_was_seen_before_the_root_was_away_is_looked_at_again(
     async def deliver() -> None:
         async with running(instance) as sync:
             await sync.followed()
-            post = next(iter(sync.service._posts.values()))
+            post = next(iter(sync.service._served.posts.values()))
             delivery = post.station.syncer._delivery
             plans: Plans = {}
 
@@ -122,7 +122,7 @@ def test_what_is_pruned_while_a_node_waits_for_a_slot_is_found_by_comparing(
     async def work() -> None:
         async with running(instance) as sync:
             await sync.followed()
-            slots = sync.service._slots
+            slots = sync.service._adapting.slots
             async with slots.of(("main", "other")):
                 fill(instance.tree, {"a": "2"})
                 instance.changed("a")
@@ -152,7 +152,9 @@ def test_an_old_name_that_is_back_loses_what_it_held_on_every_node(
     async def deliver() -> None:
         async with running(instance) as sync:
             await sync.followed()
-            deliveries = [post.station.syncer._delivery for post in sync.service._posts.values()]
+            deliveries = [
+                post.station.syncer._delivery for post in sync.service._served.posts.values()
+            ]
             plans: Plans = {}
             pending = [
                 Pending(path=b"d", want=Want.TREE, since=1),

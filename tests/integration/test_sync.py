@@ -95,7 +95,7 @@ def test_a_plan_that_is_written_while_the_process_starts_is_followed(
             monkeypatch.undo()
             instance.write_plan()
 
-        monkeypatch.setattr(sync.service, "_note_settings", adapted)
+        monkeypatch.setattr(sync.service._adapting, "_note_settings", adapted)
         try:
             await sync.followed()
             assert (tmp_path / "node" / "a").read_text() == "1"
