@@ -27,7 +27,9 @@ from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.ground import Ground
 from shardsync.watch.judging import Judge
 from shardsync.watch.known_root import KnownRoot
+from shardsync.watch.leaving import Leaving
 from shardsync.watch.ledger import Ledger
+from shardsync.watch.mount_points import MountPoints
 from shardsync.watch.mounts import MountsBelow, MountTable
 from shardsync.watch.pending import FileProbe, PendingFiles
 from shardsync.watch.polling import Polling
@@ -40,6 +42,7 @@ from shardsync.watch.standing import Standing
 from shardsync.watch.sub_roots import SubRoots
 from shardsync.watch.supply import WatchSupply
 from shardsync.watch.territory import Territory
+from shardsync.watch.tops import Tops
 from shardsync.watch.unclosed import Unclosed
 from shardsync.watch.watcher import Retention, Watcher
 
@@ -97,9 +100,10 @@ def open_watcher(
         identify=guard.file_system,
         elders=Elders(state.journal(giver) for giver in shard.takes_from),
     )
-    watches = WatchSupply(inotify=inotify, table=table)
-    recollection = Recollection(memory=ledger)
     ground, found = Ground(root=root), Found()
+    watches = WatchSupply(inotify=inotify, table=table, ground=ground)
+    recollection = Recollection(memory=ledger)
+    agenda = Agenda(table=table)
     sub_roots = SubRoots(remember=ledger.sub_root, identify=guard.file_system, clock=clock)
     judge = Judge(
         ground=ground,
@@ -113,7 +117,7 @@ def open_watcher(
         ground=ground,
         watches=watches,
         table=table,
-        agenda=Agenda(table=table),
+        agenda=agenda,
         judge=judge,
         entering=Entering(
             ground=ground,
@@ -131,15 +135,41 @@ def open_watcher(
         prefixes=prefixes,
     )
     forgetting = Forgetting(table=table, remembered=ledger.remembered, tops=sub_roots.tops)
+    leaving = Leaving(
+        watches=watches,
+        table=table,
+        agenda=agenda,
+        sub_roots=sub_roots,
+        found=found,
+    )
+    tops = Tops(
+        prefixes=prefixes.mine,
+        watches=watches,
+        table=table,
+        scanner=scanner,
+        gathered=gathered,
+        leave=leaving.leave,
+        clock=clock,
+    )
+    mount_points = MountPoints(
+        watches=watches,
+        table=table,
+        scanner=scanner,
+        tops=tops,
+        leaving=leaving,
+        gathered=gathered,
+        excluded=excluded,
+    )
     territory = Territory(
         watches=watches,
         table=table,
         scanner=scanner,
+        tops=tops,
+        leaving=leaving,
+        mount_points=mount_points,
         forgetting=forgetting,
         gathered=gathered,
         excluded=excluded,
-        clock=clock,
-        prefixes=prefixes,
     )
     fold = Fold(
         gathered=gathered, surroundings=territory, opened=pending.opened, cookie_wd=cookie_wd
@@ -148,6 +178,7 @@ def open_watcher(
     standing = Standing(
         scanner=scanner,
         territory=territory,
+        mount_points=mount_points,
         pending=pending,
         fold=fold,
         forgetting=forgetting,
@@ -157,6 +188,7 @@ def open_watcher(
         standing=standing,
         scanner=scanner,
         territory=territory,
+        mount_points=mount_points,
         recollection=recollection,
         cookies=cookies,
         clock=clock,
@@ -176,7 +208,9 @@ def open_watcher(
         clock=clock,
         log=log,
     )
-    mounts = MountsBelow(table=MountTable(root=root), territory=territory, log=log)
+    mounts = MountsBelow(
+        table=MountTable(root=root), points=mount_points, territory=territory, log=log
+    )
     return Watcher(
         shard=shard,
         generation=plan.generation,
@@ -195,6 +229,8 @@ def open_watcher(
         ),
         scanner=scanner,
         territory=territory,
+        leaving=leaving,
+        mount_points=mount_points,
         ledger=ledger,
         standing=standing,
         forgetting=forgetting,
@@ -216,6 +252,8 @@ def open_watcher(
             standing=standing,
             scanner=scanner,
             territory=territory,
+            leaving=leaving,
+            mount_points=mount_points,
             ledger=ledger,
             gathered=gathered,
             pending=pending,

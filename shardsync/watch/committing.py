@@ -8,7 +8,9 @@ from shardsync.watch.catching_up import CatchingUp
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.events import Fold
 from shardsync.watch.gathered import Gathered
+from shardsync.watch.leaving import Leaving
 from shardsync.watch.ledger import Ledger
+from shardsync.watch.mount_points import MountPoints
 from shardsync.watch.mounts import MountsBelow
 from shardsync.watch.pending import PendingFiles
 from shardsync.watch.polling import Polling
@@ -31,6 +33,8 @@ class Committing:
         standing: Standing,
         scanner: Scanner,
         territory: Territory,
+        leaving: Leaving,
+        mount_points: MountPoints,
         ledger: Ledger,
         gathered: Gathered,
         pending: PendingFiles,
@@ -44,6 +48,8 @@ class Committing:
         self._standing = standing
         self._scanner = scanner
         self._territory = territory
+        self._leaving = leaving
+        self._mount_points = mount_points
         self._ledger = ledger
         self._gathered = gathered
         self._pending = pending
@@ -64,8 +70,8 @@ class Committing:
         found = self._scanner.found
         self._ledger.directories += found.directories
         found.directories.clear()
-        self._ledger.gone += self._territory.gone
-        self._territory.gone.clear()
+        self._ledger.gone += self._leaving.gone
+        self._leaving.gone.clear()
         self._ledger.gone += found.forgotten
         found.forgotten.clear()
         flushes = self._answerable()
@@ -77,7 +83,7 @@ class Committing:
         if written is None:
             return 0
         self._cookies.answered(flushes)
-        if not self._territory.mounts_changed:
+        if not self._mount_points.have_changed:
             self._mounts.is_unsaved = False
         if self._ledger.must_rescan:
             self._ledger.must_rescan = False
@@ -106,7 +112,7 @@ class Committing:
 
     @property
     def _must_save_mounts(self) -> bool:
-        return self._mounts.is_unsaved and not self._territory.mounts_changed
+        return self._mounts.is_unsaved and not self._mount_points.have_changed
 
     def _is_due(self, now: float, *, wanted: bool) -> bool:
         wanted = bool(

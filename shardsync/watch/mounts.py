@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from shardsync.journal.plan import covers
 from shardsync.log import Log
 from shardsync.mounts import Mount, mount_of, read_mounts
+from shardsync.watch.mount_points import MountPoints
 from shardsync.watch.territory import Territory
 
 _MOUNTINFO = "/proc/self/mountinfo"
@@ -62,16 +63,19 @@ class MountTable:
 
 
 class MountsBelow:
-    """Notices what is mounted and unmounted below the root, and has the Territory look there.
+    """Notices what is mounted and unmounted below the root, and has those MountPoints looked at.
 
     `fd`: becomes ready (POLLPRI) when something was mounted anywhere.
     `is_unsaved`: whether `saved` has changed since it was last committed.
     """
 
-    def __init__(self, *, table: MountTable, territory: Territory, log: Log) -> None:
+    def __init__(
+        self, *, table: MountTable, points: MountPoints, territory: Territory, log: Log
+    ) -> None:
         self.fd = -1
         self.is_unsaved = False
         self._table = table
+        self._points = points
         self._territory = territory
         self._log = log
         self._known: dict[bytes, Mounted] = {}
@@ -115,14 +119,14 @@ class MountsBelow:
         """
         if self._poller.poll(0):
             self._notice()
-        self._territory.mounts_changed = bool(self._news)
+        self._points.have_changed = bool(self._news)
         if not self._news or self._territory.catching_up:
             return
         news, self._news = self._news, {}
-        self._territory.mounts_changed = False
+        self._points.have_changed = False
         for point in sorted(news):
             if not any(other != point and covers(other, point) for other in news):
-                self._territory.look_anew(point)
+                self._points.look_anew(point)
 
     def _notice(self) -> None:
         try:
@@ -142,15 +146,15 @@ class MountsBelow:
                 self._log.info("mount.came", path=point, file_system=now[point].file_system)
 
     def _take(self) -> dict[bytes, Mounted]:
-        """The mounts of now; those that show the Tree again are told to the Territory."""
+        """The mounts of now; those that show the Tree again are set apart."""
         top, below = self._table.read()
-        doubles = _doubles(top, below, first=self._territory.doubles)
-        for point in doubles - self._territory.doubles:
+        doubles = _doubles(top, below, first=self._points.doubles)
+        for point in doubles - self._points.doubles:
             self._log.warning(
                 "mount.polled", path=point,
                 why="it shows a directory of the Tree again, whose watches it would take",
             )  # fmt: skip
-        for point in self._territory.set_apart(doubles):
+        for point in self._points.set_apart(doubles):
             self._news[point] = None
         return below
 

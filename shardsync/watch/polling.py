@@ -10,6 +10,7 @@ from shardsync.log import ChangeOnly, Log
 from shardsync.model import ShardState
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import TOP
+from shardsync.watch.mount_points import MountPoints
 from shardsync.watch.recollection import Recollection
 from shardsync.watch.rule import Task
 from shardsync.watch.scan import Scanner
@@ -35,6 +36,7 @@ class Polling:
         standing: Standing,
         scanner: Scanner,
         territory: Territory,
+        mount_points: MountPoints,
         recollection: Recollection,
         cookies: Cookies,
         clock: Clock,
@@ -46,6 +48,7 @@ class Polling:
         self._standing = standing
         self._scanner = scanner
         self._territory = territory
+        self._mount_points = mount_points
         self._recollection = recollection
         self._cookies = cookies
         self._covered: set[str] = set()
@@ -57,7 +60,7 @@ class Polling:
         """Begin a pass if one is due: of the unwatched, and of what could not be entered."""
         self._say_refused()
         unwatched, refused = self._scanner.found.unwatched, self._scanner.found.refused
-        apart = self._territory.apart
+        apart = self._mount_points.apart
         if not (unwatched or refused or apart):
             return
         if self._scanner.is_open or self._territory.catching_up:
@@ -127,7 +130,7 @@ class Polling:
             everything=False,
             explained_until_us=0,
             only_directories=False,
-            watched=path not in self._territory.apart,
+            watched=path not in self._mount_points.apart,
         )
         self._scanner.agenda.begin(replace(task, path=path, rule=rule))
 

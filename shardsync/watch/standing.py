@@ -11,6 +11,7 @@ from shardsync.clock import Clock
 from shardsync.model import ShardState
 from shardsync.watch.events import Fold
 from shardsync.watch.forgetting import Forgetting
+from shardsync.watch.mount_points import MountPoints
 from shardsync.watch.pending import PendingFiles
 from shardsync.watch.scan import Scanner
 from shardsync.watch.territory import Territory
@@ -36,6 +37,7 @@ class Standing:
         *,
         scanner: Scanner,
         territory: Territory,
+        mount_points: MountPoints,
         pending: PendingFiles,
         fold: Fold,
         forgetting: Forgetting,
@@ -50,6 +52,7 @@ class Standing:
         self.clock_offset_us: int | None = None
         self._scanner = scanner
         self._territory = territory
+        self._mount_points = mount_points
         self._pending = pending
         self._fold = fold
         self._forgetting = forgetting
@@ -63,7 +66,7 @@ class Standing:
     @property
     def has_unwatched(self) -> bool:
         """Whether some directories have no watch and are polled."""
-        return bool(self._scanner.found.unwatched or self._territory.apart)
+        return bool(self._scanner.found.unwatched or self._mount_points.apart)
 
     @property
     def has_unseen(self) -> bool:
@@ -76,7 +79,7 @@ class Standing:
             self._scanner.is_open
             or self._forgetting.is_open
             or self._territory.catching_up
-            or self._territory.mounts_changed
+            or self._mount_points.have_changed
             or self._territory.live_suspects()
             or self.is_halted
         )
@@ -85,7 +88,7 @@ class Standing:
         """Whether a stop now leaves something to find: it would not be a clean one."""
         return (
             self._territory.catching_up
-            or self._territory.mounts_changed
+            or self._mount_points.have_changed
             or self.is_halted
             or self._is_kept_out()
         )

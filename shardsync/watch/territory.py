@@ -1,25 +1,24 @@
-"""The directories of one Watcher: which are watched as what, and what becomes of them.
+"""The directories of one Watcher: which are watched as what, as events and scans tell of them.
 
 Answers the Fold's questions, keeps the table true to the disk, and starts
 scans where directories appear. Watches follow the inode, so a directory that
 was renamed within the territory comes back from inotify_add_watch under its
-old number; one that left is detached at once and given up in one later pass.
+old number.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 
-from shardsync.clock import Clock
 from shardsync.inotify import is_watch_limit
 from shardsync.journal.writer import DirectoryRow
 from shardsync.watch.directories import TOP, DirectoryTable
 from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
+from shardsync.watch.leaving import Leaving
+from shardsync.watch.mount_points import MountPoints
 from shardsync.watch.prefixes import Prefixes
 from shardsync.watch.rule import Refused, Rule, Task, refused
 from shardsync.watch.scan import Scanner
@@ -36,17 +35,17 @@ class Territory:
         watches: WatchSupply,
         table: DirectoryTable,
         scanner: Scanner,
+        tops: Tops,
+        leaving: Leaving,
+        mount_points: MountPoints,
         forgetting: Forgetting,
         gathered: Gathered,
         excluded: Filter,
-        clock: Clock,
-        prefixes: Prefixes,
     ) -> None:
-        self.gone: list[tuple[int, int]] = []
         self.catching_up = False
-        self.mounts_changed = False
-        self.apart: dict[bytes, Task] = {}
-        self._outside: Iterator[list[int]] | None = None
+        self.tops = tops
+        self._leaving = leaving
+        self._mount_points = mount_points
         self._watches = watches
         self._table = table
         self._scanner = scanner
@@ -54,17 +53,6 @@ class Territory:
         self._forgetting = forgetting
         self._gathered = gathered
         self._excluded = excluded
-        self._clock = clock
-        self._prefixes = prefixes
-        self.tops = Tops(
-            prefixes=prefixes.mine,
-            watches=watches,
-            table=table,
-            scanner=scanner,
-            gathered=gathered,
-            leave=self._leave,
-            clock=clock,
-        )
 
     # What the Fold asks.
 
@@ -90,12 +78,12 @@ class Territory:
     def watch_ended(self, wd: int, *, unmounted: bool) -> None:  # noqa: ARG002 (see below)
         """Nothing is journaled here: a deletion was told by the parent, an unmount is none.
 
-        What lies at the mount point after an unmount, mountinfo tells (`look_anew`).
+        What lies at the mount point after an unmount, mountinfo tells (MountPoints).
         """
         if not self._table.knows(wd):
             return
         parent, name = self._table.binding(wd) or (0, b"")
-        self._forget(wd)
+        self._leaving.forget(wd)
         if parent == TOP:
             self.tops.ended(name, wd)
 
@@ -118,8 +106,8 @@ class Territory:
         if folder is None:
             return
         path = folder + b"/" + name if folder else name
-        if self._excluded.excludes(path, True) or self._prefixes.is_foreign(path):
-            self.tops.has_news = self.tops.has_news or path in self._prefixes.mine
+        if self._excluded.excludes(path, True) or self._scanner.prefixes.is_foreign(path):
+            self.tops.has_news = self.tops.has_news or path in self._scanner.prefixes.mine
             return
         above = self._ground.look(folder)
         if above is None or above.st_ino != self._table.inode(wd):
@@ -131,7 +119,7 @@ class Territory:
             self._gathered.tree(path)
         rule = self._scanner.sub_roots.rule_of_newcomers(device=above.st_dev, everything=not moved)
         task = Task(wd, above.st_ino, name, path, rule)
-        if self._prefixes.touches_foreign(path, origin):
+        if self._scanner.prefixes.touches_foreign(path, origin):
             task = replace(task, rule=replace(rule, whole=True))
         self._settle(task, created=not moved)
 
@@ -159,7 +147,7 @@ class Territory:
             again = replace(rule, was_refused=True, sub_root=task.rule.sub_root)
             again = replace(again, device=task.rule.device, only_directories=False)
             self._scanner.agenda.begin(replace(task, rule=again), last=True)
-        for task in self.apart.values():
+        for task in self._mount_points.apart.values():
             own = task.rule
             apart = replace(rule, watched=False, sub_root=own.sub_root, device=own.device)
             self._scanner.agenda.begin(replace(task, rule=apart))
@@ -168,28 +156,8 @@ class Territory:
         """Give up the watches that the scan did not come across."""
         self.catching_up = False
         for wd in self._table.unseen():
-            self._give_up(wd)
+            self._leaving.give_up(wd)
         self.tops.find()
-
-    def look_for_outside(self) -> None:
-        """Begin to give up what was moved out of the territory, if anything was."""
-        if self._table.detached and self._outside is None:
-            self._outside = self._table.outside()
-
-    @property
-    def is_giving_up(self) -> bool:
-        """Whether `give_up_outside` has something to do."""
-        return self._outside is not None
-
-    def give_up_outside(self) -> None:
-        """Go through 4,096 directories, some ms: a million in one go would fill the queue."""
-        if self._outside is None:
-            return
-        outside = next(self._outside, None)
-        if outside is None:
-            self._outside = None
-        for wd in outside or ():
-            self._give_up(wd)
 
     def departed(self, row: DirectoryRow, path: bytes | None) -> None:
         """A directory is not where it was remembered, and its `path` was, if that says anything.
@@ -198,8 +166,8 @@ class Territory:
         made in its place before that is shipped, the Nodes still have the old one's. What went
         to another Shard by the Plan has not gone.
         """
-        self.gone.append(row[:2])
-        if path and self._prefixes.owns(path):
+        self._leaving.gone.append(row[:2])
+        if path and self._scanner.prefixes.owns(path):
             self._gathered.tree(path)
 
     def spare_watches(self) -> None:
@@ -258,104 +226,21 @@ class Territory:
 
     def follow(self, prefixes: Prefixes) -> None:
         """Own other prefixes from now on: drop what went, take what came as `tree`."""
-        old, self._prefixes = self._prefixes, prefixes
-        self._scanner.prefixes = prefixes
+        old, self._scanner.prefixes = self._scanner.prefixes, prefixes
         prefixes.set_apart(old.apart)
-        self._find_apart()
+        self._mount_points.find_apart()
         for prefix in prefixes.foreign - old.foreign:
-            self._drop(prefix)
+            wd = self._watches.of(prefix)
+            if wd:
+                self._leaving.leave(wd)
         self.tops.follow(prefixes.mine)
         for prefix in (old.foreign | old.mine) - prefixes.foreign - prefixes.mine:
             if prefixes.owns(prefix):
                 self._take_over(prefix)
 
-    @property
-    def doubles(self) -> frozenset[bytes]:
-        """What `set_apart` was told last."""
-        return self._prefixes.apart
-
-    def set_apart(self, points: frozenset[bytes]) -> frozenset[bytes]:
-        """These show the Tree again: no scan from above enters them. Returns what is new in it.
-
-        Their inodes have one watch each, which tells of them under their other path.
-        """
-        before = self._prefixes.apart
-        self._prefixes.set_apart(points)
-        self._find_apart()
-        return before ^ points
-
-    def look_anew(self, point: bytes) -> None:
-        """Something else lies at `point`, by a mount or an unmount: journal and watch it whole."""
-        self.tops.covered(point)
-        if not self.journal_mount(point):
-            return
-        folder, _, name = point.rpartition(b"/")
-        above = self._ground.look(folder)
-        if above is None:
-            return
-        wd = self._watch_of(folder)
-        for old in self._table.bound_to(wd, name) if wd else ():
-            self._leave(old)
-        task = self.apart.get(point)
-        if task is not None:
-            self._scanner.agenda.begin(task)
-        elif wd:
-            rule = replace(
-                self._scanner.sub_roots.rule_of_newcomers(device=above.st_dev), whole=True
-            )
-            self._scanner.agenda.begin(Task(wd, above.st_ino, name, point, rule))
-
-    def journal_mount(self, point: bytes) -> bool:
-        """Something else lies at `point` than before: all of it, if it is this Shard's."""
-        if self._is_mine(point):
-            self._gathered.tree(point)
-            return True
-        return False
-
-    def _find_apart(self) -> None:
-        self.apart = {}
-        for point in self._prefixes.apart:
-            found = self._ground.look(point)
-            if found is not None and self._is_mine(point):
-                rule = self._scanner.sub_roots.rule_of_newcomers(device=found.st_dev)
-                # A number of its own: under the file system's the inodes have their real place.
-                number = -1 - zlib.crc32(point)
-                rule = replace(rule, watched=False, whole=True, sub_root=number)
-                self.apart[point] = Task(TOP, 0, point, point, rule)
-
-    def _is_mine(self, path: bytes) -> bool:
-        """Whether this Shard owns the directory, and it is not excluded, nor one above it."""
-        if path in self.tops or not self._prefixes.owns(path):
-            return False
-        parts = path.split(b"/")
-        above = (b"/".join(parts[:length]) for length in range(1, len(parts) + 1))
-        return not any(self._excluded.excludes(directory, True) for directory in above)
-
-    def _watch_of(self, path: bytes) -> int:
-        """The watch of a directory that is watched at this path, else 0."""
-        try:
-            wd = self._ground.watch(path, self._watches.add)
-        except OSError:
-            return 0
-        if self._table.path(wd) == path:
-            return wd
-        if not self._table.knows(wd):
-            self._watches.remove(wd)
-        return 0
-
-    def _drop(self, prefix: bytes) -> None:
-        try:
-            wd = self._ground.watch(prefix, self._watches.add)
-        except OSError:
-            return
-        if self._table.knows(wd):
-            self._leave(wd)
-        else:
-            self._watches.remove(wd)
-
     def _take_over(self, prefix: bytes) -> None:
         folder, _, name = prefix.rpartition(b"/")
-        wd = self._watch_of(folder)
+        wd = self._watches.at(folder)
         if wd:
             self._gathered.tree(prefix)
             self.directory_came(wd, name, moved=True, origin=None)
@@ -407,7 +292,7 @@ class Territory:
             return
         for name in names:
             child = path + b"/" + name if path else name
-            if self._excluded.excludes(child, True) or self._prefixes.is_foreign(child):
+            if self._excluded.excludes(child, True) or self._scanner.prefixes.is_foreign(child):
                 continue
             self._settle_missed(Task(wd, found.st_ino, name, child, rule))
 
@@ -438,27 +323,6 @@ class Territory:
         binding, path = self._table.binding(wd), self._table.path(wd)
         if path is not None and binding is not None and binding[0] != TOP:
             self._gathered.tree(path)  # what becomes of a root or a prefix, others look after
-        self._leave(wd)
+        self._leaving.leave(wd)
         if binding is not None:
             self.missed_directory(binding[0])
-
-    def _leave(self, wd: int) -> None:
-        """It is outside from now on. Forgotten at once: at the same place it would be another."""
-        self._forget_row(wd)
-        self._table.detach(wd)
-        self._scanner.agenda.has_moved = True
-
-    def _give_up(self, wd: int) -> None:
-        self._watches.remove(wd)
-        self._forget(wd)
-
-    def _forget(self, wd: int) -> None:
-        self._forget_row(wd)
-        self._table.forget(wd)
-        self._scanner.agenda.has_moved = True
-        self._scanner.found.suspects.discard(wd)
-
-    def _forget_row(self, wd: int) -> None:
-        inode = self._table.inode(wd)
-        # Inodes repeat across file systems; forgetting one too many costs a comparison later.
-        self.gone += [(number, inode) for number in self._scanner.sub_roots.numbers()]

@@ -165,15 +165,8 @@ class Tops:
 
     def _top(self, prefix: bytes) -> int:
         """The watch of a prefix, if it has one: adding it again tells the number."""
-        try:
-            wd = self._ground.watch(prefix, self._watches.add)
-        except OSError:
-            return 0
-        if self._table.binding(wd) == (TOP, prefix):
-            return wd
-        if not self._table.knows(wd):
-            self._watches.remove(wd)
-        return 0
+        wd = self._watches.of(prefix)
+        return wd if self._table.binding(wd) == (TOP, prefix) else 0
 
     def _leave_top(self, prefix: bytes, wd: int) -> None:
         """Unless it was moved to below another prefix of this Shard, and is watched there."""

@@ -28,7 +28,9 @@ from shardsync.watch.cookies import Cookies
 from shardsync.watch.events import Fold, Stamp
 from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Gathered
+from shardsync.watch.leaving import Leaving
 from shardsync.watch.ledger import Ledger
+from shardsync.watch.mount_points import MountPoints
 from shardsync.watch.mounts import MountsBelow
 from shardsync.watch.pending import PendingFiles
 from shardsync.watch.polling import Polling
@@ -82,6 +84,8 @@ class Watcher:
         unclosed: Unclosed,
         scanner: Scanner,
         territory: Territory,
+        leaving: Leaving,
+        mount_points: MountPoints,
         ledger: Ledger,
         standing: Standing,
         forgetting: Forgetting,
@@ -106,6 +110,8 @@ class Watcher:
         self._unclosed = unclosed
         self._scanner = scanner
         self._territory = territory
+        self._leaving = leaving
+        self._mount_points = mount_points
         self._ledger = ledger
         self._standing = standing
         self._forgetting = forgetting
@@ -168,7 +174,7 @@ class Watcher:
         )
         self._log.info("epoch.began", reason=reason.value, first=first)
         for point in remounted:
-            self._territory.journal_mount(point)
+            self._mount_points.journal_mount(point)
         if why_compare:
             self._catching_up.compare(why_compare)
         if not self._root.is_there_at_start():
@@ -299,9 +305,9 @@ class Watcher:
         if self._territory.tops.has_news or now - self._last_look >= LOOK_SECONDS:
             self._last_look = now
             self._root.look()
-            self._territory.look_for_outside()
+            self._leaving.look_for_outside()
         if self._standing.drained and not self._fold.unpaired and not self._scanner.is_open:
-            self._territory.give_up_outside()
+            self._leaving.give_up_outside()
         self._polling.poll(now)
         if now - self._last_heartbeat >= HEARTBEAT_SECONDS:
             self._last_heartbeat = now
@@ -352,7 +358,7 @@ class Watcher:
 
     def _has_more_to_do(self) -> bool:
         """Whether what was begun goes on in the next tick."""
-        giving_up = self._territory.is_giving_up and not self._fold.unpaired
+        giving_up = self._leaving.is_giving_up and not self._fold.unpaired
         return self._scanner.is_open or self._forgetting.is_open or giving_up
 
     def _expected(self, progress: Progress) -> int:
