@@ -24,7 +24,9 @@ from shardsync.ship.command import Capabilities
 from shardsync.ship.comparing import Comparing
 from shardsync.ship.deletions import DeletionBudget
 from shardsync.ship.delivery import Delivery
-from shardsync.ship.first_contact import Fingerprint, FirstContact
+from shardsync.ship.dividing import Dividing
+from shardsync.ship.fingerprint import Fingerprint
+from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
@@ -229,13 +231,19 @@ class Assembly:
             clock=self._clock,
             log=log,
         )
+        dividing = Dividing(
+            journals=tree.journals,
+            view=view,
+            is_excluded=path_filter.excludes,
+            clock=self._clock,
+        )
         first_contact = FirstContact(
             node=node,
             journals=tree.journals,
             state=self._state,
             transport=transport,
             view=view,
-            is_excluded=path_filter.excludes,
+            dividing=dividing,
             folder=folder,
             fingerprint=Fingerprint(
                 target=str(node.target),
@@ -283,7 +291,7 @@ class Assembly:
                 journals=tree.journals,
                 transport=transport,
                 view=view,
-                first_contact=first_contact,
+                dividing=dividing,
                 in_flight=in_flight,
                 wake=syncer.wake,
                 clock=self._clock,

@@ -29,8 +29,8 @@ from shardsync.journal.state_writer import StateWriter
 from shardsync.log import ChangeOnly, Log
 from shardsync.model import NodeState, Scope
 from shardsync.ship.command import Purpose
+from shardsync.ship.dividing import Dividing
 from shardsync.ship.findings import Findings, find
-from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
@@ -64,7 +64,7 @@ class Auditor:
         journals: TreeJournals,
         transport: Shipping,
         view: NodeView,
-        first_contact: FirstContact,
+        dividing: Dividing,
         in_flight: InFlight,
         wake: Callable[[], None],
         clock: Clock,
@@ -75,7 +75,7 @@ class Auditor:
         self._journals = journals
         self._transport = transport
         self._footing = Footing(key=node.key, view=view)
-        self._first_contact = first_contact
+        self._dividing = dividing
         self._in_flight = in_flight
         self._wake = wake
         self._clock = clock
@@ -144,7 +144,7 @@ class Auditor:
         # A clock that was set back must not put it off for longer than a round.
         if 0 < wait <= every:
             return min(wait, _LOOK_SECONDS)
-        pieces = await asyncio.to_thread(self._first_contact.audit_pieces)
+        pieces = await asyncio.to_thread(self._dividing.for_audit)
         self._state.rounds.begin_audit(self._node.key, pieces)
         self._log.info("audit.begun", pieces=len(pieces))
         return 0.0
@@ -215,7 +215,7 @@ class Auditor:
             purpose = Purpose.COMPARE_LEVEL_CHECKSUM if is_exact else Purpose.COMPARE_LEVEL
             paths, known = [piece.path], frozenset({piece.path})
             return await self._find(paths, purpose, known)
-        paths = await asyncio.to_thread(self._first_contact.paths_of, piece)
+        paths = await asyncio.to_thread(self._dividing.paths_of, piece)
         if not paths:
             return Findings()
         purpose = Purpose.COMPARE_CHECKSUM if is_exact else Purpose.COMPARE

@@ -8,86 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import json
 import os
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
 
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings
 from shardsync.failpoints import Point, reach
-from shardsync.journal.records import (
-    AuditPiece,
-    Compare,
-    Cursor,
-    LinkedFile,
-    NodeRow,
-    RoundKind,
-    Work,
-    WorkReason,
-)
+from shardsync.journal.records import Compare, Cursor, NodeRow, RoundKind, WorkReason
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
-from shardsync.model import NodeState, Scope
-from shardsync.ship.batch import IsExcluded
-from shardsync.ship.command import Purpose
-from shardsync.ship.explained import explained_after
-from shardsync.ship.findings import find
+from shardsync.model import NodeState
+from shardsync.ship.dividing import Dividing
+from shardsync.ship.fingerprint import Fingerprint
 from shardsync.ship.fold import Want, rebase
-from shardsync.ship.footing import Footing
-from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
-from shardsync.ship.look import NOWHERE, LookKind
 from shardsync.ship.outcome import Outcome
-from shardsync.ship.pieces import Piece, held, split, wanted_pieces
 from shardsync.ship.shipping import NodeTrouble, RootLost, Shipping
+from shardsync.ship.suspicion import Suspecting, Suspicion
 from shardsync.ship.target_folder import TargetFolder
 from shardsync.ship.view import NodeView
 
-_MOST_TOPS = 2_000
-"""Directories at the top of which the second level is looked at."""
-_LOST_AT_MOST = 1_000
-_ASK_SECONDS = 0.5
 _GLANCE_SECONDS = 600.0
 """Each time one short run of rsync; whoever empties a Node by hand is noticed so soon."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprint:
-    """What of the settings decides which files a Node holds, and where."""
-
-    target: str
-    root: str
-    subtree: str
-    filters: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """For state.db."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @classmethod
-    def parse(cls, text: str) -> Fingerprint | None:
-        """What `text` gave; None for "" (a new Node)."""
-        if not text:
-            return None
-        values = json.loads(text)
-        return cls(**{**values, "filters": tuple(values["filters"])})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Suspicion:
-    """What differed until `seen_us`; where the Cursors stood, and what was open, before.
-
-    `missing`: those of `paths` that the Node had not at all.
-    """
-
-    paths: tuple[bytes, ...]
-    missing: frozenset[bytes]
-    cursors: dict[str, Cursor]
-    work: tuple[Work, ...]
-    seen_us: int
 
 
 class FirstContact:
@@ -101,7 +43,7 @@ class FirstContact:
         state: StateWriter,
         transport: Shipping,
         view: NodeView,
-        is_excluded: IsExcluded,
+        dividing: Dividing,
         folder: TargetFolder,
         fingerprint: Fingerprint,
         clock: Clock,
@@ -113,14 +55,21 @@ class FirstContact:
         self._state = state
         self._transport = transport
         self._view = view
-        self._is_excluded = is_excluded
+        self._dividing = dividing
+        self._suspecting = Suspecting(
+            node=node,
+            journals=journals,
+            read=state.read,
+            transport=transport,
+            view=view,
+            clock=clock,
+        )
         self._folder = folder
         self._clock = clock
         self._log = log
         self._has_looked = False
-        self._suspicion: _Suspicion | None = None
+        self._suspicion: Suspicion | None = None
         self._was_lost = False
-        self._ask_at = 0.0
         self._glance_at = clock.monotonic() + _GLANCE_SECONDS
 
     def close(self) -> None:
@@ -184,7 +133,7 @@ class FirstContact:
         otherwise, with nothing pending around it, says that its disk was replaced or emptied,
         or restored from a copy. Raises NodeTrouble, RootLost.
         """
-        tops = dict.fromkeys([*await asyncio.to_thread(self._tops), *self._folder.made])
+        tops = dict.fromkeys([*await asyncio.to_thread(self._dividing.tops), *self._folder.made])
         self._has_looked = False
         await self._folder.meet()
         suspicion = await self._look_at(list(tops))
@@ -204,56 +153,22 @@ class FirstContact:
         with contextlib.suppress(NodeTrouble):
             self._suspicion = await self._look_at([b""])
 
-    async def _look_at(self, tops: list[bytes]) -> _Suspicion | None:
-        """Compare these levels; what differs, if anything."""
-        key = self._node.key
+    async def _look_at(self, tops: list[bytes]) -> Suspicion | None:
         self._glance_at = self._clock.monotonic() + _GLANCE_SECONDS
-        cursors, work = self._state.read.cursors(key), tuple(self._state.read.work(key))
-        found = await find(
-            self._transport,
-            Footing(key=key, view=self._view),
-            tops,
-            purpose=Purpose.COMPARE_LEVEL,
-            most=_LOST_AT_MOST,
-            in_flight=InFlight(),
-        )
-        if not found.changed:
-            return None
-        self._ask_at = 0.0
-        return _Suspicion(
-            paths=tuple(found.changed),
-            missing=frozenset(found.missing),
-            cursors=cursors,
-            work=work,
-            seen_us=self._clock.wall_us(),
-        )
+        return await self._suspecting.look_at(tops)
 
     async def judge(self) -> bool:
         """Whether what the last look found is a loss; opens a reconcile then.
 
-        Once all that had changed by then is journaled, and no sooner: a file that is being
-        written, or what a Watcher has not read yet, differs without a Change.
-        Raises StateUnusable.
+        Not before it can be judged. Raises StateUnusable.
         """
         suspicion = self._suspicion
         if suspicion is None:
             return False
-        if self._journals.watermark_us() < suspicion.seen_us:
-            self._ask_watermark()
+        if not self._suspecting.is_ripe(suspicion):
             return False
         self._suspicion = None
-        explained = await explained_after(
-            self._journals,
-            suspicion.cursors,
-            subtree=self._node.subtree,
-            work=suspicion.work,
-            about=suspicion.paths,
-        )
-        lost = [
-            path
-            for path in suspicion.paths
-            if not explained.explains(path) and not self._may_come(path, suspicion)
-        ]
+        lost = await self._suspecting.lost(suspicion)
         self._was_lost = bool(lost)
         if not lost:
             return False
@@ -263,31 +178,6 @@ class FirstContact:
         # Not following before something was sent: what answers may still refuse all of it.
         self.reconcile(state=NodeState.BACKING_OFF)
         return True
-
-    def _may_come(self, path: bytes, suspicion: _Suspicion) -> bool:
-        """Whether it may be pending under another name: one that it has or had, as inotify tells
-        of one, or one that it was given before its Watcher looked.
-        """
-        seen = self._view.look(path)
-        if seen.kind in NOWHERE:
-            return True
-        if seen.kind is not LookKind.FILE or path in suspicion.missing:
-            return False
-        file = LinkedFile(device=seen.device, inode=seen.inode, links=seen.links)
-        tree = self._node.tree
-        return seen.links > 1 or bool(self._state.read.link_names(tree, file, with_gone=True))
-
-    def _ask_watermark(self) -> None:
-        """A flush waits for it, so not only by heartbeats; what is being written may hold it."""
-        now = self._clock.monotonic()
-        if now >= self._ask_at:
-            self._ask_at = now + _ASK_SECONDS
-            self._journals.ask_watermark()
-
-    def _tops(self) -> list[bytes]:
-        """The root and the directories in it, as far as they can be listed in one run."""
-        names = [name for name in self._view.folders(b"") if not self._is_excluded(name, True)]
-        return [b"", *names[:_MOST_TOPS]]
 
     def check_root(self) -> None:
         """Raise RootLost unless the Tree's root is what it was."""
@@ -311,7 +201,7 @@ class FirstContact:
         await self._folder.meet(is_missing=listing.is_missing)
         is_empty = not listing.names
         compare = Compare.EMPTY if is_empty else Compare.ATTRIBUTES
-        work = await asyncio.to_thread(self._pieces, b"", WorkReason.BOOTSTRAP, compare)
+        work = await asyncio.to_thread(self._dividing.work, b"", WorkReason.BOOTSTRAP, compare)
         reach(Point.SHIP_CONTACT)
         self._state.foreign.clear(self._node.key)
         self._state.restart_node(
@@ -358,7 +248,7 @@ class FirstContact:
             path = inside[0]
         if not path:
             self._state.foreign.clear(self._node.key)
-        work = self._pieces(path, WorkReason.RECONCILE, Compare.ATTRIBUTES, request)
+        work = self._dividing.work(path, WorkReason.RECONCILE, Compare.ATTRIBUTES, request)
         self._state.restart_node(
             self._node.key, cursors=cursors, work=work, state=state, is_whole=not path
         )
@@ -368,53 +258,3 @@ class FirstContact:
         """Share of the opened pieces that are done, 1.0 where none is open."""
         compared = self._state.read.round(self._node.key, RoundKind.COMPARE)
         return 1.0 if compared is None else compared.ratio
-
-    def _pieces(
-        self, path: bytes, reason: WorkReason, compare: Compare, request: str = ""
-    ) -> list[Work]:
-        """All at and below `path` as rows; a path that is no directory is one row."""
-        now = self._clock.wall_us()
-        pieces = [Piece(path=path, scope=Scope.ENTRY)]
-        if not path or self._view.look(path).kind is LookKind.DIRECTORY:
-            pieces = self._split(path)
-        return [
-            Work(
-                path=piece.path,
-                scope=piece.scope,
-                compare=compare,
-                reason=reason,
-                since=now,
-                request=request,
-                first=piece.first,
-                beyond=piece.beyond,
-            )
-            for piece in pieces
-        ]
-
-    def audit_pieces(self) -> list[AuditPiece]:
-        """All of the Node as an audit goes through it."""
-        return [
-            AuditPiece(path=piece.path, scope=piece.scope, first=piece.first, beyond=piece.beyond)
-            for piece in self._split(b"")
-            if piece.scope is not Scope.ENTRY
-        ]
-
-    def paths_of(self, piece: AuditPiece) -> list[bytes]:
-        """The paths that a TREE of an audit stands for now. Raises OSError."""
-        found = Piece(path=piece.path, scope=piece.scope, first=piece.first, beyond=piece.beyond)
-        return held([found], self._view.folders, self._is_excluded)
-
-    def _split(self, path: bytes) -> list[Piece]:
-        wanted = wanted_pieces(self._journals.directories())
-        return split(path, folders=self._folders, wanted=wanted)
-
-    def _folders(self, path: bytes) -> list[bytes]:
-        prefix = path + b"/" if path else b""
-        try:
-            names = self._view.folders(path)
-        except OSError:
-            if not path:
-                raise
-            # As a piece of its own it is rsync that says why it cannot be read.
-            return []
-        return [name for name in names if not self._is_excluded(prefix + name, True)]

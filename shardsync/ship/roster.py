@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from shardsync.config.settings import NodeSettings
 from shardsync.journal.records import NodeKey, NodeRow
-from shardsync.ship.first_contact import Fingerprint
+from shardsync.ship.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,9 @@ from shardsync.ship.comparing import Comparing
 from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.deletions import DeletionBudget, TooManyDeletions
 from shardsync.ship.delivery import Delivery
-from shardsync.ship.first_contact import Fingerprint, FirstContact
+from shardsync.ship.dividing import Dividing
+from shardsync.ship.fingerprint import Fingerprint
+from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
@@ -313,7 +315,12 @@ def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Nod
             state=state,
             transport=node,
             view=view,
-            is_excluded=lambda _path, _is_dir: False,
+            dividing=Dividing(
+                journals=journals,
+                view=view,
+                is_excluded=lambda _path, _is_dir: False,
+                clock=clock,
+            ),
             folder=TargetFolder(target=Target(kind=TargetKind.DAEMON, host="h", path="site")),
             fingerprint=Fingerprint(target="t", root="r", subtree="", filters=()),
             clock=clock,

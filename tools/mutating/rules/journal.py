@@ -203,7 +203,7 @@ MUTANTS = (
     Mutant(
         name="restored-node-unnoticed",
         rule="a Node that was emptied or restored while it was away is noticed, and reconciled",
-        file="shardsync/ship/first_contact.py",
+        file="shardsync/ship/suspicion.py",
         edits=(("        if not found.changed:\n", "        if True:\n"),),
         tests=(
             "tests/integration/test_comparing.py::test_a_node_restored_from_an_old_copy_is_noticed",
