@@ -14,19 +14,12 @@ from shardsync.model import Scope
 from shardsync.ship.batch import BatchPlan, IsExcluded
 from shardsync.ship.command import Purpose
 from shardsync.ship.comparison import Difference, What
-from shardsync.ship.findings import MOST_BESIDE, Beside, find
+from shardsync.ship.findings import MOST_BESIDE, Beside, each_difference, find
 from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight, Janitor, may_be_leftover
 from shardsync.ship.losses import Losses
-from shardsync.ship.outcome import Outcome
 from shardsync.ship.runs import Runs
-from shardsync.ship.shipping import (
-    DEADLINE_SECONDS,
-    Delivered,
-    Failed,
-    NodeTrouble,
-    Shipping,
-)
+from shardsync.ship.shipping import Delivered, Failed, Shipping
 
 _ROUNDS = 3
 """How often a directory that comes back is looked through before it is tried again later."""
@@ -181,18 +174,14 @@ class Clearing:
     async def _leftovers(self, paths: Sequence[bytes], purpose: Purpose) -> list[Difference]:
         """What may be one by its name; of very many the next sweep finds the rest."""
         found: list[Difference] = []
-        async with self._transport.compare(
-            paths, purpose=purpose, deadline_seconds=DEADLINE_SECONDS
-        ) as comparison:
-            async for difference in comparison:
-                if (
-                    difference.what is What.EXTRANEOUS
-                    and may_be_leftover(difference)
-                    and not self._in_flight.owns(difference.path)
-                    and len(found) < MOST_BESIDE
-                ):
-                    found.append(difference)
-            result = comparison.result
-        if result.outcome is Outcome.NOTHING or result.stopped_deletions:
-            raise NodeTrouble(result)
+
+        def take(difference: Difference) -> bool:
+            is_extraneous = difference.what is What.EXTRANEOUS
+            if is_extraneous and may_be_leftover(difference) and len(found) < MOST_BESIDE:
+                found.append(difference)
+            return True
+
+        await each_difference(
+            self._transport, paths, purpose=purpose, in_flight=self._in_flight, take=take
+        )
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from shardsync.ship.command import Purpose
@@ -11,7 +11,7 @@ from shardsync.ship.comparison import Comparison, Difference, What
 from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight, Janitor
 from shardsync.ship.look import GONE, Looker, LookKind
-from shardsync.ship.outcome import Outcome
+from shardsync.ship.outcome import Outcome, RunResult
 from shardsync.ship.shipping import DEADLINE_SECONDS, NodeTrouble, Shipping
 
 _LOOK_AT_ONCE = 10_000
@@ -88,35 +88,57 @@ async def find(
 
     `most` None: what changed is not asked for, and not kept.
     What lies above `paths` is none of it. `known`: these are levels, and of directories only
-    these count: the others are compared by themselves. `in_flight`: files that are being
-    received beside this, whose temporary names are no difference.
+    these count: the others are compared by themselves. `in_flight`: as `each_difference`.
     """
     found = Findings()
     beside: list[Difference] = []
     tops = frozenset(paths)
+
+    def take(difference: Difference) -> bool:
+        if most is not None or difference.what is What.EXTRANEOUS:
+            _take(difference, found, beside, tops, known)
+        if len(beside) >= _LOOK_AT_ONCE:
+            _look(footing, beside, found)
+        found.is_cut = most is not None and len(found.changed) > most
+        return not found.is_cut
+
+    result = await each_difference(
+        transport, paths, purpose=purpose, in_flight=in_flight, take=take
+    )
+    if result is not None:
+        found.files, found.file_bytes = result.files, result.file_bytes
+        found.unreadable.update(
+            {path: f"cannot be compared: {why.reason}" for path, why in result.failed.items()}
+        )
+    _look(footing, beside, found)
+    return found
+
+
+async def each_difference(
+    transport: Shipping,
+    paths: Sequence[bytes],
+    *,
+    purpose: Purpose,
+    in_flight: InFlight,
+    take: Callable[[Difference], bool],
+) -> RunResult | None:
+    """Compare, and have `take` each difference until it returns False. Raises NodeTrouble.
+
+    Returns how the run ended, None where it was not run to its end.
+    `in_flight`: files that are being received beside this, whose temporary names are no
+    difference.
+    """
     async with transport.compare(
         paths, purpose=purpose, deadline_seconds=DEADLINE_SECONDS
     ) as comparison:
         async with contextlib.aclosing(_streamed(comparison)) as stream:
             async for difference in stream:
-                is_asked = most is not None or difference.what is What.EXTRANEOUS
-                if is_asked and not in_flight.owns(difference.path):
-                    _take(difference, found, beside, tops, known)
-                if len(beside) >= _LOOK_AT_ONCE:
-                    _look(footing, beside, found)
-                if most is not None and len(found.changed) > most:
-                    found.is_cut = True
-                    break
-        if not found.is_cut:
-            result = comparison.result
-            if result.outcome is Outcome.NOTHING or result.stopped_deletions:
-                raise NodeTrouble(result)
-            found.files, found.file_bytes = result.files, result.file_bytes
-            found.unreadable.update(
-                {path: f"cannot be compared: {why.reason}" for path, why in result.failed.items()}
-            )
-    _look(footing, beside, found)
-    return found
+                if not in_flight.owns(difference.path) and not take(difference):
+                    return None
+        result = comparison.result
+    if result.outcome is Outcome.NOTHING or result.stopped_deletions:
+        raise NodeTrouble(result)
+    return result
 
 
 async def _streamed(comparison: Comparison) -> AsyncGenerator[Difference]:
