@@ -20,12 +20,12 @@ from shardsync.watch.committing import Committing
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.directories import DirectoryTable
 from shardsync.watch.elders import Elders
-from shardsync.watch.entering import Entering
+from shardsync.watch.entering import Entering, Watches
 from shardsync.watch.events import Fold
 from shardsync.watch.forgetting import Forgetting
 from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.ground import Ground
-from shardsync.watch.judging import Judge
+from shardsync.watch.judging import Judge, Memory
 from shardsync.watch.known_root import KnownRoot
 from shardsync.watch.leaving import Leaving
 from shardsync.watch.ledger import Ledger
@@ -100,35 +100,16 @@ def open_watcher(
         identify=guard.file_system,
         elders=Elders(state.journal(giver) for giver in shard.takes_from),
     )
-    ground, found = Ground(root=root), Found()
+    ground = Ground(root=root)
     watches = WatchSupply(inotify=inotify, table=table, ground=ground)
-    recollection = Recollection(memory=ledger)
-    agenda = Agenda(table=table)
     sub_roots = SubRoots(remember=ledger.sub_root, identify=guard.file_system, clock=clock)
-    judge = Judge(
-        ground=ground,
-        memory=recollection,
-        sub_roots=sub_roots,
-        gathered=gathered,
-        found=found,
-        clock=clock,
-    )
-    scanner = Scanner(
+    recollection = Recollection(memory=ledger)
+    scanner = scanner_of(
         ground=ground,
         watches=watches,
         table=table,
-        agenda=agenda,
-        judge=judge,
-        entering=Entering(
-            ground=ground,
-            watches=watches,
-            table=table,
-            judge=judge,
-            sub_roots=sub_roots,
-            found=found,
-        ),
+        memory=recollection,
         sub_roots=sub_roots,
-        found=found,
         gathered=gathered,
         excluded=excluded,
         clock=clock,
@@ -138,9 +119,9 @@ def open_watcher(
     leaving = Leaving(
         watches=watches,
         table=table,
-        agenda=agenda,
+        agenda=scanner.agenda,
         sub_roots=sub_roots,
-        found=found,
+        found=scanner.found,
     )
     tops = Tops(
         prefixes=prefixes.mine,
@@ -270,6 +251,51 @@ def open_watcher(
         clock=clock,
         log=log,
         wake_fd=wake_fd,
+    )
+
+
+def scanner_of(
+    *,
+    ground: Ground,
+    watches: Watches,
+    table: DirectoryTable,
+    memory: Memory,
+    sub_roots: SubRoots,
+    gathered: Gathered,
+    excluded: Filter,
+    clock: Clock,
+    prefixes: Prefixes,
+) -> Scanner:
+    """A Scanner that has nothing to scan yet."""
+    found = Found()
+    judge = Judge(
+        ground=ground,
+        memory=memory,
+        sub_roots=sub_roots,
+        gathered=gathered,
+        found=found,
+        clock=clock,
+    )
+    return Scanner(
+        ground=ground,
+        watches=watches,
+        table=table,
+        agenda=Agenda(table=table),
+        judge=judge,
+        entering=Entering(
+            ground=ground,
+            watches=watches,
+            table=table,
+            judge=judge,
+            sub_roots=sub_roots,
+            found=found,
+        ),
+        sub_roots=sub_roots,
+        found=found,
+        gathered=gathered,
+        excluded=excluded,
+        clock=clock,
+        prefixes=prefixes,
     )
 
 

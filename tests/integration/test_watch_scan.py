@@ -10,14 +10,13 @@ import pytest
 
 from shardsync import beneath
 from shardsync.clock import SystemClock
-from shardsync.watch.agenda import Agenda
+from shardsync.watch.assemble import scanner_of
 from shardsync.watch.directories import TOP, DirectoryTable
-from shardsync.watch.entering import Entering, Watches
+from shardsync.watch.entering import Watches
 from shardsync.watch.gathered import Gathered, NoFilter
 from shardsync.watch.ground import Ground
-from shardsync.watch.judging import Judge
 from shardsync.watch.prefixes import Prefixes
-from shardsync.watch.rule import Found, Rule, Task
+from shardsync.watch.rule import Rule, Task
 from shardsync.watch.scan import Scanner
 from shardsync.watch.sub_roots import SubRoots
 
@@ -51,33 +50,13 @@ def scanner(
     disk: str = "btrfs /dev/sda1",
     watches: Watches | None = None,
 ) -> Scanner:
-    ground, table = Ground(root=os.fsencode(root)), DirectoryTable()
-    found, clock, watches = Found(), SystemClock(), watches or Meddling()
-    sub_roots = SubRoots(remember=lambda *_: 1, identify=lambda _: disk, clock=clock)
-    judge = Judge(
-        ground=ground,
+    clock = SystemClock()
+    return scanner_of(
+        ground=Ground(root=os.fsencode(root)),
+        watches=watches or Meddling(),
+        table=DirectoryTable(),
         memory=NoMemory(),
-        sub_roots=sub_roots,
-        gathered=gathered,
-        found=found,
-        clock=clock,
-    )
-    return Scanner(
-        ground=ground,
-        watches=watches,
-        table=table,
-        agenda=Agenda(table=table),
-        judge=judge,
-        entering=Entering(
-            ground=ground,
-            watches=watches,
-            table=table,
-            judge=judge,
-            sub_roots=sub_roots,
-            found=found,
-        ),
-        sub_roots=sub_roots,
-        found=found,
+        sub_roots=SubRoots(remember=lambda *_: 1, identify=lambda _: disk, clock=clock),
         gathered=gathered,
         excluded=NoFilter(),
         clock=clock,
