@@ -22,13 +22,15 @@ from tests.support.nodes import local_node
 from tests.support.sync import Instance, run, running
 
 
-def _journals(instance: Instance) -> TreeJournals:
+def _begin(tmp_path: Path, *, shards: int = 1) -> tuple[Instance, TreeJournals, dict[str, Cursor]]:
+    """An instance, its Journals as Nodes read them, and the Cursors of one that has all so far."""
+    instance = Instance(tmp_path, shards=shards)
     instance.write_plan()
     plan = read_plan(instance.state_dir.plan)
     assert plan is not None
     journals = TreeJournals(tree="main", state_dir=instance.state_dir, log=Log("test"))
     journals.follow(plan)
-    return journals
+    return instance, journals, journals.newest()
 
 
 def _fill(instance: Instance, count: int, *, distinct: int) -> None:
@@ -57,9 +59,7 @@ def _slices(journals: TreeJournals, start: dict[str, Cursor], max_paths: int) ->
 
 def test_a_path_that_changed_a_thousand_times_is_shipped_once_a_slice(tmp_path: Path) -> None:
     """40,000 Changes of 40 paths over two Shards are one slice, and it leads to the very end."""
-    instance = Instance(tmp_path, shards=2)
-    journals = _journals(instance)
-    start = journals.newest()
+    instance, journals, start = _begin(tmp_path, shards=2)
     _fill(instance, 20_000, distinct=20)
     (only,) = _slices(journals, start, 10_000)
     assert len(only.pending) == 40
@@ -69,9 +69,7 @@ def test_a_path_that_changed_a_thousand_times_is_shipped_once_a_slice(tmp_path: 
 
 def test_a_backlog_is_cut_by_distinct_paths_and_nothing_falls_between(tmp_path: Path) -> None:
     """Slices follow each other without a gap; none holds much more than it may."""
-    instance = Instance(tmp_path, shards=2)
-    journals = _journals(instance)
-    start = journals.newest()
+    instance, journals, start = _begin(tmp_path, shards=2)
     _fill(instance, 9_000, distinct=9_000)
     slices = _slices(journals, start, 2_500)
     assert {path for part in slices for path in part.pending} == {
@@ -84,9 +82,7 @@ def test_a_backlog_is_cut_by_distinct_paths_and_nothing_falls_between(tmp_path: 
 
 def test_both_shards_are_in_a_slice_however_far_behind_one_is(tmp_path: Path) -> None:
     """A Change of a quiet Shard does not wait for a backlog of another to be drained."""
-    instance = Instance(tmp_path, shards=2)
-    journals = _journals(instance)
-    start = journals.newest()
+    instance, journals, start = _begin(tmp_path, shards=2)
     instance.journals[0].commit(
         [(b"%d" % number, Scope.ENTRY, Kind.CONTENT, 1000, None) for number in range(20_000)]
     )
@@ -100,9 +96,7 @@ def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
     peaks = []
     for count in (20_000, 100_000):
         (tmp_path / str(count)).mkdir()
-        instance = Instance(tmp_path / str(count))
-        journals = _journals(instance)
-        start = journals.newest()
+        instance, journals, start = _begin(tmp_path / str(count))
         _fill(instance, count, distinct=count)
 
         async def drain(journals: TreeJournals, cursors: dict[str, Cursor]) -> None:
@@ -121,9 +115,7 @@ def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
 
 def test_nodes_at_one_cursor_are_given_one_slice(tmp_path: Path) -> None:
     """Not one that lacks what came since, and not those that stand elsewhere or ask for less."""
-    instance = Instance(tmp_path, shards=2)
-    journals = _journals(instance)
-    start = journals.newest()
+    instance, journals, start = _begin(tmp_path, shards=2)
     clock = FakeClock()
     backlog = Backlog(journals=journals, clock=clock)
 
@@ -159,9 +151,7 @@ def test_nodes_at_one_cursor_are_given_one_slice(tmp_path: Path) -> None:
 
 def test_a_long_reading_holds_up_no_node_that_stands_elsewhere(tmp_path: Path) -> None:
     """Those at the same Cursor wait for its end, and are given the same."""
-    instance = Instance(tmp_path)
-    journals = _journals(instance)
-    start = journals.newest()
+    instance, journals, start = _begin(tmp_path)
     backlog = Backlog(journals=journals, clock=SystemClock())
     _fill(instance, 60_000, distinct=20)
     behind = journals.newest()
@@ -180,9 +170,7 @@ def test_a_long_reading_holds_up_no_node_that_stands_elsewhere(tmp_path: Path) -
 
 def test_what_nobody_works_on_is_not_kept_for_long(tmp_path: Path) -> None:
     """A slice of each Cursor is held by those who ship it; the next one drops the last."""
-    instance = Instance(tmp_path)
-    journals = _journals(instance)
-    start = journals.newest()
+    instance, journals, start = _begin(tmp_path)
     backlog = Backlog(journals=journals, clock=SystemClock())
     _fill(instance, 300, distinct=300)
 
@@ -275,9 +263,7 @@ def test_a_backlog_is_drained_to_a_real_node(tmp_path: Path) -> None:
 
 def test_what_was_pruned_meanwhile_moves_no_cursor(tmp_path: Path) -> None:
     """It was asked where the Node stands, then some went: the Cursor stays, and is behind."""
-    instance = Instance(tmp_path)
-    journals = _journals(instance)
-    start = journals.newest()
+    instance, journals, start = _begin(tmp_path)
     assert journals.standing(start).behind == []
     _fill(instance, 10, distinct=10)
     while instance.journals[0].prune(before_us=instance.clock.wall_us() + 1, max_bytes=2**40):

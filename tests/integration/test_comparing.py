@@ -18,7 +18,7 @@ from tests.support.compare import differences
 from tests.support.counted_rsync import CountedRsync
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.shipping import KEY, ask, fill, killed_at_exit, names_below, row_of
-from tests.support.sync import Instance, run, running
+from tests.support.sync import Instance, follow_once, run, running
 
 
 @pytest.fixture
@@ -319,10 +319,6 @@ def test_what_may_not_be_journaled_yet_is_no_sign_that_a_node_was_changed(
     instance, tree, node = _instance(tmp_path)
     fill(tmp_path / "elsewhere", {"in/old": "1"})
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
             await sync.followed()
@@ -331,7 +327,7 @@ def test_what_may_not_be_journaled_yet_is_no_sign_that_a_node_was_changed(
             assert row_of(sync).state is NodeState.FOLLOWING
             assert (node / "site" / "index").read_text() == "1"
 
-    run(first)
+    follow_once(instance)
     instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
     (tree / "site" / "index").write_text("being written")
     (tmp_path / "elsewhere" / "in").rename(tree / "in")
@@ -347,10 +343,6 @@ def test_a_node_that_is_what_it_was_is_not_reconciled_after_a_start(
     """One look at two levels, whatever is pending meanwhile."""
     instance, tree, node = _instance(tmp_path)
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
             await sync.followed()
@@ -358,7 +350,7 @@ def test_a_node_that_is_what_it_was_is_not_reconciled_after_a_start(
             assert row_of(sync).state is NodeState.FOLLOWING
             assert differences(tree, node) == []
 
-    run(first)
+    follow_once(instance)
     fill(tree, {"site/d06/a/f": "22", "fresh/f": "1"})
     os.unlink(tree / "site/index")
     instance.changed("site/d06/a/f", "fresh", "fresh/f", "site/index")
@@ -375,17 +367,13 @@ def test_a_name_of_a_file_written_through_another_is_no_sign_that_a_node_was_cha
     instance, tree, node = _instance(tmp_path)
     os.link(tree / "top", tree / "site/d07/a/deep")
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
             await sync.until(lambda: (node / "top").read_text() == "22")
             await sync.followed()
             assert differences(tree, node) == []
 
-    run(first)
+    follow_once(instance)
     fill(tree, {"site/d07/a/deep": "22"})
     instance.changed("site/d07/a/deep")
     counted.forget()
@@ -415,16 +403,12 @@ def test_what_a_new_shard_has_journaled_is_no_sign_that_a_node_was_changed(
     """After a re-plan a Node that is looked at has no Cursor in the new Shard's Journal yet."""
     instance, tree, node = _instance(tmp_path)
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
             await sync.followed()
             assert differences(tree, node) == []
 
-    run(first)
+    follow_once(instance)
     instance.journals.append(instance._journal(1))
     shards = [
         PlannedShard(
@@ -454,10 +438,6 @@ def test_what_differed_and_is_gone_from_the_tree_is_no_sign_that_a_node_was_chan
     """Written and moved away before its Watcher was up again: its Changes bear its new name."""
     instance, tree, node = _instance(tmp_path)
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
             await sync.until(lambda: len(counted.comparisons()) > 0)
@@ -472,7 +452,7 @@ def test_what_differed_and_is_gone_from_the_tree_is_no_sign_that_a_node_was_chan
             await asyncio.sleep(0.3)
             assert differences(tree, node) == []
 
-    run(first)
+    follow_once(instance)
     instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
     fill(tree, {"site/index": "22"})
     counted.forget()

@@ -32,7 +32,7 @@ from tests.support.shipping import (
     newest,
     row_of,
 )
-from tests.support.sync import Instance, Running, run, running
+from tests.support.sync import Instance, Running, follow_once, run, running
 
 FILES = {"a/x": "1", "b/y": "22", "top": "333"}
 
@@ -86,17 +86,13 @@ def test_watchers_are_asked_how_far_they_are_while_a_node_is_in_doubt(tmp_path: 
     def asked() -> bool:
         return any(name == b"flush-progress-main" for *_, name in decode(cookies.read()))
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
             await sync.until(asked)
             instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
             await sync.until((tmp_path / "node/top").exists)
 
-    run(first)
+    follow_once(instance)
     assert not asked()
     (tmp_path / "node/top").unlink()
     instance.journals[0].commit(progress={"watermark_us": instance.clock.wall_us()})
@@ -243,10 +239,6 @@ def test_a_cursor_behind_the_retention_is_reconciled(tmp_path: Path) -> None:
     instance.nodes = [local_node(node)]
     states: set[NodeState] = set()
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
 
@@ -261,7 +253,7 @@ def test_a_cursor_behind_the_retention_is_reconciled(tmp_path: Path) -> None:
             assert differences(tree, node) == []
             await sync.until(lambda: row_of(sync).state is NodeState.FOLLOWING)
 
-    run(first)
+    follow_once(instance)
     fill(tree, {"d00/f": "22", "d59/new": "1"})
     os.unlink(tree / "d01/f")
     instance.changed("d00/f", "d59/new", "d01/f")
@@ -528,18 +520,14 @@ def test_a_lost_state_database_is_answered_by_a_reconcile(tmp_path: Path, damage
     instance.nodes = [local_node(node)]
     path = instance.state_dir.state_db
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
-    run(first)
+    follow_once(instance)
     fill(tree, {"a/x": "changed while nobody knew", "new": "1"})
     instance.changed("new")
     if damage == "deleted":
         path.unlink()
     else:
         path.write_bytes(b"no database at all" * 500)
-    run(first)
+    follow_once(instance)
     assert differences(tree, node) == []
     aside = [name for name in os.listdir(path.parent) if "corrupt" in name]
     assert bool(aside) == (damage == "garbage")
@@ -561,10 +549,6 @@ def test_killed_between_rsync_and_the_record(tmp_path: Path) -> None:
     fill(tree, FILES)
     instance.nodes = [local_node(node)]
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def dies() -> None:
         async with killed_at_exit(
             instance,
@@ -575,12 +559,12 @@ def test_killed_between_rsync_and_the_record(tmp_path: Path) -> None:
             await sync.until(lambda: not (node / "b/y").exists())
             assert sync.state.read.cursors(KEY) == before
 
-    run(first)
+    follow_once(instance)
     fill(tree, {"a/x": "shipped once", "new": "1"})
     os.unlink(tree / "b/y")
     instance.changed("a/x", "new", "b/y")
     run(dies)
     (node / "a/x").write_text("spoilt")
-    run(first)
+    follow_once(instance)
     assert differences(tree, node) == []
     assert newest(instance)

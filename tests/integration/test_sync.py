@@ -16,7 +16,7 @@ from shardsync.journal.requests import Request, RequestKind, RequestState
 from shardsync.model import EpochReason, Kind, Scope
 from tests.support.compare import differences
 from tests.support.nodes import RsyncDaemon, local_node
-from tests.support.sync import Instance, begun, run, running
+from tests.support.sync import Instance, begun, follow_once, run, running
 
 
 def test_an_empty_node_is_filled_and_then_followed(tmp_path: Path) -> None:
@@ -58,10 +58,6 @@ def test_a_daemon_node_is_led_on_after_a_restart(tmp_path: Path) -> None:
     (tmp_path / "module").mkdir()
     (instance.tree / "a").write_text("1")
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
             await sync.followed()
@@ -70,7 +66,7 @@ def test_a_daemon_node_is_led_on_after_a_restart(tmp_path: Path) -> None:
 
     with RsyncDaemon(workspace=tmp_path, path=tmp_path / "module") as daemon:
         instance.nodes = [daemon.node()]
-        run(first)
+        follow_once(instance)
         (instance.tree / "b").write_text("2")
         (tmp_path / "module" / "a").write_text("1")
         instance.changed("b", shard=1)
@@ -152,17 +148,13 @@ def test_a_journal_that_is_missing_at_the_start_keeps_back_only_its_own(tmp_path
     instance = Instance(tmp_path, shards=2)
     instance.nodes = [local_node(tmp_path / "node")]
 
-    async def first() -> None:
-        async with running(instance) as sync:
-            await sync.followed()
-
     async def second() -> None:
         async with running(instance) as sync:
             (instance.tree / "a").write_text("1")
             instance.changed("a")
             await sync.until((tmp_path / "node" / "a").exists)
 
-    run(first)
+    follow_once(instance)
     instance.state_dir.journal("main-01").unlink()
     with FileLock.acquire(instance.state_dir.lock("journal-main-01")):
         run(second)

@@ -13,20 +13,31 @@ from shardsync.journal.requests import RequestKind
 from shardsync.model import Kind, Scope
 from tests.support.compare import differences
 from tests.support.nodes import local_node
-from tests.support.shipping import ask
+from tests.support.shipping import ask, fill
 from tests.support.sync import Instance, run, running
 
 
+@pytest.fixture
+def instance(tmp_path: Path) -> Instance:
+    """Two Shards, and a Node that is a plain folder."""
+    made = Instance(tmp_path, shards=2)
+    made.nodes = [local_node(tmp_path / "node")]
+    return made
+
+
+def _link(tree: Path, name: str, *others: str, text: str = "1") -> None:
+    """A new file with several names, in folders that are made for them."""
+    fill(tree, {name: text})
+    for other in others:
+        (tree / other).parent.mkdir(exist_ok=True)
+        os.link(tree / name, tree / other)
+
+
 @pytest.mark.fault("hard-links")
-def test_a_write_through_one_name_reaches_all(tmp_path: Path) -> None:
+def test_a_write_through_one_name_reaches_all(instance: Instance) -> None:
     """Names made before the first start, later, in another Shard, and renamed by their folder."""
-    instance = Instance(tmp_path, shards=2)
-    tree, node = instance.tree, tmp_path / "node"
-    (tree / "a").mkdir()
-    (tree / "b").mkdir()
-    (tree / "a" / "one").write_text("1")
-    os.link(tree / "a" / "one", tree / "b" / "two")
-    instance.nodes = [local_node(node)]
+    tree, node = instance.tree, instance.folder / "node"
+    _link(tree, "a/one", "b/two")
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -54,13 +65,10 @@ def test_a_write_through_one_name_reaches_all(tmp_path: Path) -> None:
     run(work)
 
 
-def test_a_write_that_keeps_size_and_time_reaches_all_names(tmp_path: Path) -> None:
+def test_a_write_that_keeps_size_and_time_reaches_all_names(instance: Instance) -> None:
     """New bytes of the old length, the mtime put back: told for one name, seen under both."""
-    instance = Instance(tmp_path)
-    tree, node = instance.tree, tmp_path / "node"
-    (tree / "a").write_text("1111")
-    os.link(tree / "a", tree / "b")
-    instance.nodes = [local_node(node)]
+    tree, node = instance.tree, instance.folder / "node"
+    _link(tree, "a", "b", text="1111")
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -77,16 +85,11 @@ def test_a_write_that_keeps_size_and_time_reaches_all_names(tmp_path: Path) -> N
 
 
 def test_a_write_below_a_directory_that_was_renamed_reaches_names_elsewhere(
-    tmp_path: Path,
+    instance: Instance,
 ) -> None:
     """The directory goes as a whole, its file with it; the file's name outside of it goes too."""
-    instance = Instance(tmp_path)
-    tree, node = instance.tree, tmp_path / "node"
-    (tree / "a").mkdir()
-    (tree / "c").mkdir()
-    (tree / "a" / "one").write_text("1")
-    os.link(tree / "a" / "one", tree / "c" / "two")
-    instance.nodes = [local_node(node)]
+    tree, node = instance.tree, instance.folder / "node"
+    _link(tree, "a/one", "c/two")
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -104,13 +107,11 @@ def test_a_write_below_a_directory_that_was_renamed_reaches_names_elsewhere(
     run(work)
 
 
-def test_a_symlink_that_took_over_the_number_is_no_name(tmp_path: Path) -> None:
+def test_a_symlink_that_took_over_the_number_is_no_name(instance: Instance) -> None:
     """A file that lost all its names is searched for once, whatever has its inode number now."""
-    instance = Instance(tmp_path)
-    tree, node = instance.tree, tmp_path / "node"
+    tree = instance.tree
     (tree / "symlink").symlink_to("nowhere")
     seen = (tree / "symlink").lstat()
-    instance.nodes = [local_node(node)]
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -125,12 +126,9 @@ def test_a_symlink_that_took_over_the_number_is_no_name(tmp_path: Path) -> None:
     run(work)
 
 
-def test_a_name_outside_the_tree_is_searched_for_once(tmp_path: Path) -> None:
+def test_a_name_outside_the_tree_is_searched_for_once(instance: Instance) -> None:
     """A file with a name elsewhere does not have the Tree searched at every write."""
-    instance = Instance(tmp_path)
-    (instance.tree / "a").write_text("1")
-    os.link(instance.tree / "a", tmp_path / "outside")
-    instance.nodes = [local_node(tmp_path / "node")]
+    _link(instance.tree, "a", "../outside")
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -139,19 +137,17 @@ def test_a_name_outside_the_tree_is_searched_for_once(tmp_path: Path) -> None:
                 (instance.tree / "a").write_text(str(number) * 5)
                 instance.changed("a")
                 await sync.followed()
-            assert (tmp_path / "node" / "a").read_text() == "22222"
+            assert (instance.folder / "node" / "a").read_text() == "22222"
             (tree,) = sync.service.trees()
             assert tree.links.searches == 1
 
     run(work)
 
 
-def test_a_name_that_is_gone_before_the_node_is_ready_is_not_forgotten(tmp_path: Path) -> None:
+def test_a_name_that_is_gone_before_the_node_is_ready_is_not_forgotten(instance: Instance) -> None:
     """Linked, written through the new name, which is then removed, all while the Node is away."""
-    instance = Instance(tmp_path)
-    tree, node = instance.tree, tmp_path / "node"
+    tree, node = instance.tree, instance.folder / "node"
     (tree / "a").write_text("1")
-    instance.nodes = [local_node(node)]
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -172,18 +168,15 @@ def test_a_name_that_is_gone_before_the_node_is_ready_is_not_forgotten(tmp_path:
     run(work)
 
 
-def test_a_name_that_is_gone_and_one_that_is_there_are_searched_for_once(tmp_path: Path) -> None:
+def test_a_name_that_is_gone_and_one_that_is_there_are_searched_for_once(
+    instance: Instance,
+) -> None:
     """Of one file that has a name elsewhere, too: neither forgets what was searched for the other.
 
     Else two pieces of open work would have the Tree searched for ever, in turn.
     """
-    instance = Instance(tmp_path)
-    tree, node = instance.tree, tmp_path / "node"
-    (tree / "a").write_text("1")
-    os.link(tree / "a", tree / "gone")
-    os.link(tree / "a", tree / "third")
-    os.link(tree / "a", tmp_path / "outside")
-    instance.nodes = [local_node(node)]
+    tree = instance.tree
+    _link(tree, "a", "gone", "third", "../outside")
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -211,19 +204,14 @@ def test_a_name_that_is_gone_and_one_that_is_there_are_searched_for_once(tmp_pat
 
 @pytest.mark.fault("hard-links")
 def test_a_write_through_a_name_that_became_something_else_reaches_the_others(
-    tmp_path: Path,
+    instance: Instance,
 ) -> None:
     """A directory, a path below a file, a name of another such file: by the time it is sent."""
-    instance = Instance(tmp_path)
-    tree, node = instance.tree, tmp_path / "node"
-    (tree / "deep").mkdir()
+    tree, node = instance.tree, instance.folder / "node"
     lost = {"one": "kept1", "deep/two": "kept2", "three": "kept3"}
     for name, kept in lost.items():
-        (tree / name).write_text("1")
-        os.link(tree / name, tree / kept)
-    (tree / "other").write_text("other")
-    os.link(tree / "other", tree / "another")
-    instance.nodes = [local_node(node)]
+        _link(tree, name, kept)
+    _link(tree, "other", "another", text="other")
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -244,16 +232,13 @@ def test_a_write_through_a_name_that_became_something_else_reaches_the_others(
     run(work)
 
 
-def test_a_name_that_became_another_file_s_tells_every_node(tmp_path: Path) -> None:
+def test_a_name_that_became_another_file_s_tells_every_node(instance: Instance) -> None:
     """Written through, then made a name of another file: also to one that looks for itself."""
-    instance = Instance(tmp_path)
-    tree = instance.tree
-    one, two = (local_node(tmp_path / name, name=name) for name in ("one", "two"))
+    tree, nodes = instance.tree, [instance.folder / name for name in ("one", "two")]
+    one, two = (local_node(node, name=node.name) for node in nodes)
     instance.nodes = [one, replace(two, exclude=("*.tmp",))]
-    (tree / "name").write_text("1")
-    os.link(tree / "name", tree / "kept")
-    (tree / "other").write_text("other")
-    os.link(tree / "other", tree / "another")
+    _link(tree, "name", "kept")
+    _link(tree, "other", "another", text="other")
 
     async def work() -> None:
         async with running(instance) as sync:
@@ -265,9 +250,9 @@ def test_a_name_that_became_another_file_s_tells_every_node(tmp_path: Path) -> N
             os.unlink(tree / "name")
             os.link(tree / "other", tree / "name")
             instance.changed("name")
-            await sync.until(lambda: differences(tree, tmp_path / "one") == [])
+            await sync.until(lambda: differences(tree, nodes[0]) == [])
             await ask(sync, RequestKind.RESUME, nodes=("two",))
             await sync.followed()
-            assert differences(tree, tmp_path / "two") == []
+            assert differences(tree, nodes[1]) == []
 
     run(work)

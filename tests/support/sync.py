@@ -190,3 +190,13 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
         await work()
 
     asyncio.run(main())
+
+
+def follow_once(instance: Instance) -> None:
+    """Have a sync process bring every Node up to date, and end cleanly."""
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+
+    run(work)
