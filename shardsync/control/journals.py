@@ -13,13 +13,13 @@ from typing import Protocol
 from shardsync.clock import Clock
 from shardsync.errors import AlreadyRunning, StateUnusable
 from shardsync.journal.locks import FileLock
-from shardsync.journal.plan import PlannedShard
+from shardsync.journal.plan import Origin, PlannedShard
 from shardsync.journal.progress import Progress
 from shardsync.journal.reader import JournalReader
 from shardsync.journal.state_reader import StateReader
 from shardsync.journal.writer import JournalWriter
 from shardsync.layout import StateDirectory
-from shardsync.model import ShardId
+from shardsync.model import JournalId, ShardId
 
 _PREFIX = "journal-"
 _SUFFIX = ".db"
@@ -98,19 +98,21 @@ class JournalFolder:
 
         Nobody needs it when it holds no Change any more, its Watcher ended
         before `before_us`, and no Node's Cursor in it lies below what was
-        pruned: such a Node must first learn that it is behind the retention.
+        pruned: such a Node must first learn that it is behind the retention,
+        and one that knows another Journal or none, that it has lost this one.
         """
         path = self._state.journal(shard.id)
         if not path.exists():
             return True
         try:
             with self._lock(shard.id):
-                progress, is_empty = self._prune(shard, path, before_us, max_bytes)
-                return (
-                    is_empty
-                    and progress.heartbeat_us < before_us
-                    and all(at >= progress.pruned_to for at in self._cursors(shard))
+                writer = JournalWriter.open(
+                    path, shard=shard.id, tree=shard.tree, clock=self._clock
                 )
+                try:
+                    return self._is_outlived(shard, writer, before_us, max_bytes)
+                finally:
+                    writer.close()
         except AlreadyRunning:
             # Its Watcher still drains.
             return False
@@ -134,26 +136,36 @@ class JournalFolder:
         finally:
             reader.close()
 
-    def _prune(
-        self, shard: PlannedShard, path: Path, before_us: int, max_bytes: int
-    ) -> tuple[Progress, bool]:
-        writer = JournalWriter.open(path, shard=shard.id, tree=shard.tree, clock=self._clock)
-        try:
-            while writer.prune(before_us=before_us, max_bytes=max_bytes):
-                pass
+    def _is_outlived(
+        self, shard: PlannedShard, writer: JournalWriter, before_us: int, max_bytes: int
+    ) -> bool:
+        while writer.prune(before_us=before_us, max_bytes=max_bytes):
+            pass
+        progress = writer.progress()
+        return (
             # Positions do not tell: an Epoch begins above what was pruned, and may have no Change.
-            return writer.progress(), writer.is_empty()
-        finally:
-            writer.close()
+            writer.is_empty()
+            and progress.heartbeat_us < before_us
+            and all(at >= progress.pruned_to for at in self._cursors(shard, writer.journal_id))
+        )
 
-    def _cursors(self, shard: PlannedShard) -> Iterable[int]:
-        """Every Node's Position in this Journal. Raises StateUnusable where unreadable."""
+    def _cursors(self, shard: PlannedShard, journal_id: JournalId) -> Iterable[int]:
+        """Position in this Journal of every Node that was met; -1: it has lost it.
+
+        Raises StateUnusable where they cannot be read.
+        """
         reader = StateReader(self._state.state_db)
+        is_from_replan = shard.made_by is Origin.REPLAN and shard.journal_id == journal_id
         try:
-            for key in reader.nodes():
+            for key, row in reader.nodes().items():
+                if key[0] != shard.tree or not row.contacted:
+                    continue
                 cursor = reader.cursors(key).get(shard.id)
-                if cursor is not None and cursor.journal_id == shard.journal_id:
-                    yield cursor.position
+                if cursor is None:
+                    # It was away for as long as the Shard lived, and begins at its beginning.
+                    yield 0 if is_from_replan else -1
+                else:
+                    yield cursor.position if cursor.journal_id == journal_id else -1
         finally:
             reader.close()
 

@@ -10,7 +10,7 @@ import pytest
 from shardsync.control.journals import JournalFolder
 from shardsync.errors import StateUnusable
 from shardsync.journal.locks import FileLock
-from shardsync.journal.plan import PlannedShard, PlanState
+from shardsync.journal.plan import Origin, PlannedShard, PlanState
 from shardsync.journal.reader import JournalReader
 from shardsync.journal.records import Cursor
 from shardsync.journal.state_writer import StateWriter
@@ -26,6 +26,7 @@ SHARD = PlannedShard(
     slot=0,
     prefixes=(b"",),
     journal_id=JournalId("j1"),
+    made_by=Origin.REPLAN,
     state=PlanState.RETIRED,
 )
 
@@ -49,11 +50,18 @@ class Bench:
         writer.close()
         return position
 
-    def cursor(self, position: int) -> None:
-        """One Node stands at `position`."""
+    def node(self, name: str = "web1", *, tree: str = "main", was_met: bool = True) -> None:
+        """One that was met, or is yet to be, and knows of no Journal."""
         writer = StateWriter.open(self.state.state_db, clock=self.clock)
-        writer.know_node(("main", "web1"))
-        cursor = Cursor(journal_id=SHARD.journal_id, position=position)
+        writer.know_node((tree, name))
+        writer.set_node((tree, name), contacted=int(was_met))
+        writer.close()
+
+    def cursor(self, position: int, *, journal_id: str = "j1") -> None:
+        """One Node stands at `position`."""
+        self.node()
+        writer = StateWriter.open(self.state.state_db, clock=self.clock)
+        cursor = Cursor(journal_id=JournalId(journal_id), position=position)
         writer.set_cursors(("main", "web1"), {SHARD.id: cursor})
         writer.close()
 
@@ -113,6 +121,41 @@ def test_a_retired_journal_without_a_change_goes_too(
     bench.cursor(position)
     assert not bench.is_outlived()
     bench.clock.advance(2 * 86400)
+    assert bench.is_outlived()
+
+
+def test_a_retired_journal_waits_for_a_node_that_never_saw_it(bench: Bench) -> None:
+    """Away, or paused, for as long as the Shard lived: it must learn that it is behind."""
+    position = bench.observe(b"x")
+    bench.node("web2", was_met=False)
+    bench.node("web3", tree="other")
+    bench.cursor(position)
+    bench.node("away")
+    bench.clock.advance(2 * 86400)
+    assert not bench.is_outlived()
+    writer = StateWriter.open(bench.state.state_db, clock=bench.clock)
+    writer.forget_node(("main", "away"))
+    writer.close()
+    assert bench.is_outlived()
+
+
+@pytest.mark.parametrize("observed", [(b"x",), ()], ids=["by its Watcher", "when it is pruned"])
+def test_a_retired_journal_that_was_made_anew_waits_for_its_nodes(
+    bench: Bench, observed: tuple[bytes, ...]
+) -> None:
+    """The Plan names the one that was lost; Cursors in that one say nothing of this."""
+    position = bench.observe(b"x")
+    bench.cursor(position)
+    bench.path.write_bytes(b"damaged")
+    if observed:
+        position = bench.observe(*observed)
+    bench.clock.advance(2 * 86400)
+    assert not bench.is_outlived()
+    made_anew = JournalReader(bench.path).journal_id()
+    if observed:
+        bench.cursor(position - 1, journal_id=made_anew)
+        assert not bench.is_outlived()
+    bench.cursor(position, journal_id=made_anew)
     assert bench.is_outlived()
 
 
