@@ -121,8 +121,7 @@ def test_a_kill_at_this_step_loses_nothing(
     site.change()
     site.flush()
     if work is Work.PLAN:
-        # What both Shards of a hand-over journaled may be sent once more after the flush.
-        eventually(lambda: site.differences() == [])
+        site.handed_over()
     assert site.differences() == []
     ended = ["exit status 0"] * (work in RESTARTED)
     assert sorted(site.ended()) == ended + ["terminated by SIGKILL"] * len(points)

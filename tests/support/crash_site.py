@@ -7,14 +7,16 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from shardsync.cli.main import run
 from shardsync.control.supervisord import ProgramState
 from shardsync.journal.locks import is_held
 from shardsync.journal.plan import PlanState, read_plan
+from shardsync.journal.reader import JournalReader
 from shardsync.journal.recent import TICK_US
+from shardsync.journal.state_reader import StateReader
 from tests.support.arrivals import Arrivals
 from tests.support.failpoints import Failpoints
 from tests.support.instances import Instance, eventually, instance
@@ -248,6 +250,27 @@ class CrashSite:
             time.sleep(max(0.0, self._made_at + _MARGIN_SECONDS - time.monotonic()))
             self.flush()
             self._is_of_age = True
+
+    def handed_over(self) -> None:
+        """Wait until a re-plan is through: what the Shards that retired told last, no flush waits
+        for, and the Nodes are sent it once more.
+        """
+        eventually(lambda: self._have_retired_ended() and self._is_all_shipped())
+
+    def _is_all_shipped(self) -> bool:
+        plan = read_plan(self.made.state.plan)
+        assert plan is not None
+        ends = {}
+        for shard in plan.shards:
+            with closing(JournalReader(self.made.state.journal(shard.id))) as journal:
+                ends[shard.id] = journal.progress().last_position
+        with closing(StateReader(self.made.state.state_db)) as state:
+            all_cursors = [state.cursors(("main", node)) for node in self.nodes]
+        return all(
+            cursors[shard].position >= end
+            for cursors in all_cursors
+            for shard, end in ends.items()
+        )
 
     def differences(self) -> list[str]:
         """Between the Tree and each Node, by two oracles that share no code with us."""
