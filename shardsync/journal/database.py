@@ -6,9 +6,10 @@ applied, so that a process which finds the newest number need not import them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,19 @@ class ReadOnly:
         if not rows:
             raise StateUnusable(f"{self._name} {self.path}: a row is missing")
         return rows[0][0]
+
+    @contextlib.contextmanager
+    def as_of_now(self) -> Iterator[Execute]:
+        """Several questions to one and the same state of it. Raises StateUnusable."""
+        try:
+            connection = self.connection()
+            connection.execute("BEGIN")
+            try:
+                yield connection.execute
+            finally:
+                connection.execute("ROLLBACK")
+        except (sqlite3.Error, TypeError) as error:
+            raise unusable(self._name, self.path, error) from error
 
     def connection(self) -> sqlite3.Connection:
         """The open connection. Raises StateUnusable where there is no file, or sqlite3.Error."""

@@ -10,16 +10,23 @@ import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from shardsync.errors import StateUnusable
 from shardsync.journal.database import ReadOnly, unusable
 from shardsync.journal.progress import Progress, read_progress
 from shardsync.journal.related import related
 from shardsync.model import Change, EpochReason, JournalId, Kind, Scope
 
+ChangeRow = tuple[int, bytes, int, int, int, bytes | None]
+"""(position, path, Scope, Kind, observed_at, moved_from): a Change as the fold wants it."""
+
 _READ = (
     "SELECT position, path, scope, kind, observed_at, moved_from FROM changes"
     " WHERE position > ? ORDER BY position LIMIT ?"
 )
+
+_SPAN = "SELECT journal_id, pruned_to, last_position FROM meta, progress"
 
 _READ_NEWEST = (
     "SELECT position, path, observed_at FROM changes"
@@ -36,6 +43,14 @@ class Epoch:
     started_at: int
     first_position: int
     ended_at: int | None
+
+
+class Span(NamedTuple):
+    """What a Journal holds: Changes above `pruned_to`, up to `last_position`."""
+
+    journal_id: JournalId
+    pruned_to: int
+    last_position: int
 
 
 class JournalReader:
@@ -60,13 +75,26 @@ class JournalReader:
         except (sqlite3.Error, TypeError) as error:
             raise unusable("journal", self.path, error) from error
 
+    def span(self) -> Span:
+        """Which Journal this is, and what it holds. Asked for each Batch: the whole progress
+        costs five times as much.
+        """
+        rows = self._database.rows(_SPAN)
+        if not rows:
+            raise StateUnusable(f"journal {self.path}: a row is missing")
+        return Span(*rows[0])
+
+    def stretch(self, *, after: int, limit: int) -> tuple[Span, list[ChangeRow]]:
+        """The span with at most `limit` Changes above `after`, in order, all as of one moment."""
+        with self._database.as_of_now() as execute:
+            span = Span(*execute(_SPAN).fetchone())
+            return span, execute(_READ, (after, limit)).fetchall()
+
     def read(self, *, after: int, limit: int) -> list[Change]:
         """At most `limit` Changes with a Position above `after`, in order."""
         return [_change(row) for row in self.read_rows(after=after, limit=limit)]
 
-    def read_rows(
-        self, *, after: int, limit: int
-    ) -> list[tuple[int, bytes, int, int, int, bytes | None]]:
+    def read_rows(self, *, after: int, limit: int) -> list[ChangeRow]:
         """As `read`, as plain tuples: what the fold wants of a backlog of a million."""
         return self._database.rows(_READ, (after, limit))
 
@@ -172,7 +200,7 @@ class JournalReader:
         self._database.close()
 
 
-def _change(row: tuple[int, bytes, int, int, int, bytes | None]) -> Change:
+def _change(row: ChangeRow) -> Change:
     position, path, scope, kind, observed_at, moved_from = row
     return Change(
         position=position,

@@ -43,6 +43,11 @@ class StateReader:
         """Every Node that the sync process has known."""
         return {(row[0], row[1]): node_row(row) for row in self._database.rows(_SELECT_NODES)}
 
+    def node(self, key: NodeKey) -> NodeRow | None:
+        """One of them, or None: what each Batch asks costs the same however many there are."""
+        rows = self._database.rows(f"{_SELECT_NODES} WHERE tree = ? AND name = ?", key)
+        return node_row(rows[0]) if rows else None
+
     def cursors(self, key: NodeKey) -> dict[str, Cursor]:
         """Shard id -> Cursor of one Node."""
         rows = self._database.rows(

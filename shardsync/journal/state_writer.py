@@ -111,7 +111,7 @@ class StateWriter:
 
     def know_node(self, key: NodeKey) -> NodeRow:
         """The Node's row, made where it is new."""
-        known = self.read.nodes().get(key) if self.path.exists() else None
+        known = self.read.node(key) if self.path.exists() else None
         if known is not None:
             return known
         self._database.run(

@@ -209,14 +209,9 @@ class JournalWriter:
                     "INSERT INTO commits (position, at) VALUES (?, ?)",
                     (position, self._clock.wall_us()),
                 )
-                execute(
-                    "UPDATE progress SET last_position = ?, changes_total = changes_total + ?",
-                    (position, len(rows)),
-                )
             self._connection.executemany(_DROP_DIRECTORY, directories_gone)
             self._connection.executemany(_PUT_DIRECTORY, directories)
-            if progress:
-                self._set_progress(progress)
+            self._set_progress(progress or {}, position=position, added=len(rows))
             now = self._clock.wall_us()
             self._connection.executemany(
                 "INSERT OR REPLACE INTO cookies (name, position, seen_at) VALUES (?, ?, ?)",
@@ -391,14 +386,15 @@ class JournalWriter:
             raise unusable("journal", self.path, error) from error
         return limit
 
-    def _set_progress(self, values: dict[str, object]) -> None:
+    def _set_progress(self, values: dict[str, object], *, position: int, added: int) -> None:
         unknown = values.keys() - _SETTABLE
         if unknown:
             raise ValueError(f"not to be set from outside: {sorted(unknown)}")
-        assignments = ", ".join(f"{name} = ?" for name in values)
+        assignments = "".join(f", {name} = ?" for name in values)
         self._connection.execute(
-            f"UPDATE progress SET {assignments}",  # noqa: S608 (names checked above)
-            tuple(values.values()),
+            "UPDATE progress SET last_position = ?, changes_total = changes_total + ?"  # noqa: S608 (names checked above)
+            + assignments,
+            (position, added, *values.values()),
         )
 
     def _transaction(self) -> Transaction:

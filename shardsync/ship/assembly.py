@@ -116,7 +116,8 @@ class Assembly:
                 path=os.fsencode(tree.root),
                 marker=tree.marker,
                 known=RootIdentity.parse(self._state.read.root_identity(tree.name)),
-            )
+            ),
+            clock=self._clock,
         )
         journals = TreeJournals(tree=tree.name, state_dir=self._state_dir, log=log)
         return ServedTree(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from shardsync.journal.plan import covers
+from shardsync.journal.reader import ChangeRow
 from shardsync.model import Scope
-from shardsync.ship.fold import ChangeRow
 
 
 def concerning(path: bytes, rows: Iterable[ChangeRow]) -> Iterator[ChangeRow]:

@@ -115,6 +115,10 @@ class FirstContact:
         self._was_lost = WorkReason.RECONCILE in reasons
         return self._was_lost
 
+    def ask(self) -> None:
+        """What `is_other` will want to know takes a moment: have it looked up meanwhile."""
+        self._folder.ask()
+
     async def is_other(self, *, named: Container[bytes] = ()) -> bool:
         """Whether something says that the target is not what was met: `look_again` then.
 

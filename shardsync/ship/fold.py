@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from shardsync.journal.plan import covers
+from shardsync.journal.reader import ChangeRow
 from shardsync.model import Kind, Scope
-
-ChangeRow = tuple[int, bytes, int, int, int, bytes | None]
-"""(position, path, Scope, Kind, observed_at, moved_from): what JournalReader.read_rows gives."""
 
 
 class Want(enum.IntFlag):

@@ -33,7 +33,9 @@ class Footing:
     def take(self) -> None:
         """Here a Batch begins: what is mounted now must be so until its end."""
         self.leave()
-        self.check()
+        # What the Tick began with will do: it is checked again once the paths were looked at.
+        if not self.view.root.was_well_just_now:
+            self.check()
         self._mounts = self.view.root.guard.mount_numbers
 
     def leave(self) -> None:

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from shardsync.errors import StateDamaged, StateUnusable
 from shardsync.journal.plan import Origin, Plan, PlannedShard, covers
 from shardsync.journal.progress import Progress
-from shardsync.journal.reader import JournalReader
+from shardsync.journal.reader import ChangeRow, JournalReader, Span
 from shardsync.journal.records import Cursor
 from shardsync.layout import StateDirectory
 from shardsync.log import Log
 from shardsync.model import ShardState
-from shardsync.ship.fold import ChangeRow
 
 _OBSERVING = frozenset({ShardState.FOLLOWING, ShardState.POLLING})
 
@@ -115,10 +114,8 @@ class TreeJournals:
         """Cursors behind the newest Change of each Journal. Raises StateUnusable."""
         found: dict[str, Cursor] = {}
         for shard in self._shards:
-            reader = self._readers[shard.id]
-            found[shard.id] = Cursor(
-                journal_id=reader.journal_id(), position=reader.progress().last_position
-            )
+            span = self._readers[shard.id].span()
+            found[shard.id] = Cursor(journal_id=span.journal_id, position=span.last_position)
         return found
 
     def reader(self, shard_id: str) -> JournalReader | None:
@@ -129,16 +126,15 @@ class TreeJournals:
         """Hold a Node's Cursors against the Journals."""
         standing = Standing()
         for shard in self._shards:
-            progress = self._try_progress(shard.id)
-            if progress is None:
+            span = self._try_span(shard.id)
+            if span is None:
                 continue
-            journal_id = self._readers[shard.id].journal_id()
             cursor = cursors.get(shard.id)
-            if cursor is not None and cursor.journal_id == journal_id:
-                if cursor.position < progress.pruned_to:
+            if cursor is not None and cursor.journal_id == span.journal_id:
+                if cursor.position < span.pruned_to:
                     standing.behind.append(shard.id)
-            elif cursor is None and _is_followed_from_its_start(shard, journal_id):
-                standing.fresh[shard.id] = Cursor(journal_id=journal_id, position=0)
+            elif cursor is None and _is_followed_from_its_start(shard, span.journal_id):
+                standing.fresh[shard.id] = Cursor(journal_id=span.journal_id, position=0)
             else:
                 standing.lost.append(shard.id)
         return standing
@@ -158,20 +154,16 @@ class TreeJournals:
             if reader is None:
                 continue
             try:
-                if reader.journal_id() != cursor.journal_id:
-                    continue
-                # In this order: what is at or before `newest` is among the rows.
-                newest = reader.progress().last_position
-                rows = reader.read_rows(after=cursor.position, limit=limit)
-                if reader.progress().pruned_to > cursor.position:
-                    # Some were dropped since `standing` was asked, which will tell next time.
-                    continue
+                span, rows = reader.stretch(after=cursor.position, limit=limit)
             except StateUnusable as error:
                 self._say_unreadable(shard_id, error)
                 continue
             self._unreadable.discard(shard_id)
-            if not rows and newest > cursor.position:
-                found.cursors[shard_id] = dataclasses.replace(cursor, position=newest)
+            if span.journal_id != cursor.journal_id or span.pruned_to > cursor.position:
+                # It is another, or was pruned, since `standing` was asked, which tells next time.
+                continue
+            if not rows and span.last_position > cursor.position:
+                found.cursors[shard_id] = dataclasses.replace(cursor, position=span.last_position)
             is_full = len(rows) == limit
             rows = _settled(rows, young, found)
             if rows:
@@ -187,8 +179,8 @@ class TreeJournals:
         for shard_id, cursor in cursors.items():
             if shard_id not in self._readers:
                 continue
-            progress = self._try_progress(shard_id)
-            if progress is None or progress.last_position > cursor.position:
+            span = self._try_span(shard_id)
+            if span is None or span.last_position > cursor.position:
                 return True
         return False
 
@@ -200,6 +192,13 @@ class TreeJournals:
     def _is_observing(self, shard: PlannedShard) -> bool:
         progress = self._try_progress(shard.id)
         return progress is not None and progress.state in _OBSERVING
+
+    def _try_span(self, shard_id: str) -> Span | None:
+        try:
+            return self._readers[shard_id].span()
+        except StateUnusable as error:
+            self._say_unreadable(shard_id, error)
+            return None
 
     def _try_progress(self, shard_id: str) -> Progress | None:
         try:

@@ -227,7 +227,7 @@ class RootGuard:
         """Compare the open root with what is known, and learn what may be learned."""
         mounts = self._table.read()
         now = self._seen(descriptor, mounts)
-        below = see_below(descriptor, self._path, mounts)
+        below = see_below(descriptor, mounts)
         self._mount_numbers = below.ids
         trouble = self._marker_trouble(descriptor)
         known = self._identity

@@ -198,6 +198,8 @@ class RsyncRun:
     async def _watched(self, child: Child, deadline: float, pulse: Pulse) -> int:
         """The exit code; ended here at the deadline, after silence or too much noise."""
         waiting = asyncio.ensure_future(child.wait())
+        # The list first: rsync waits for it, and nobody for the watch.
+        await asyncio.sleep(0)
         watch = _Watch(pulse=pulse, mark=_progress(child), now=self._clock.monotonic())
         try:
             while True:

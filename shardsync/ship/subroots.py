@@ -72,12 +72,14 @@ class SeenBelow:
     ids: tuple[tuple[bytes, int], ...]
 
 
-def see_below(root_fd: int, path: bytes, mounts: tuple[Mount, ...]) -> SeenBelow:
-    """Look at what is mounted below the root at `path`, open as `root_fd`."""
+def see_below(root_fd: int, mounts: tuple[Mount, ...]) -> SeenBelow:
+    """Look at what is mounted below the root that is open as `root_fd`."""
     found = []
     ids = []
     unreadable = set()
-    for point in mounts_below(os.path.realpath(path), mounts):
+    # As the kernel writes it in mountinfo, whatever links led here.
+    path = os.readlink(b"/proc/self/fd/%d" % root_fd)
+    for point in mounts_below(path, mounts):
         try:
             descriptor = open_beneath(root_fd, point)
         except (FileNotFoundError, NotADirectoryError):

@@ -183,6 +183,7 @@ class Syncer:
             return Tick(did=Did.FAILED, wait_seconds=IDLE_SECONDS, error=str(error))
 
     async def _work(self, row: NodeRow) -> Tick:
+        self._first_contact.ask()
         self._first_contact.check_root()
         if self._first_contact.adapt(row):
             return Tick(did=Did.CONTACTED)
@@ -432,4 +433,6 @@ async def _await(event: asyncio.Event, seconds: float) -> None:
     """Wait for the event, so long at most; 0: not at all."""
     if seconds:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+            # Not wait_for, which makes a task and takes two turns of the loop more to wake up.
+            async with asyncio.timeout(seconds):
+                await event.wait()

@@ -9,7 +9,6 @@ compares nothing: the Node is looked at as after an outage (ship.first_contact).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import errno
 import os
@@ -17,6 +16,7 @@ import queue
 import struct
 import threading
 from collections.abc import Container
+from concurrent.futures import Future
 
 from shardsync.config.settings import Target, TargetKind
 from shardsync.ship.fold import ancestors
@@ -44,7 +44,8 @@ class TargetFolder:
         self._was_replaced = False
         self._made: dict[bytes, None] = {}
         self._asker = _Asker()
-        self._asked: asyncio.Future[Identity | None] | None = None
+        self._answer: Future[Identity | None] | None = None
+        self._late: Future[Identity | None] | None = None
 
     @property
     def is_in_doubt(self) -> bool:
@@ -65,6 +66,7 @@ class TargetFolder:
         self._may_be_made = is_missing
         self._was_replaced = False
         self._made.clear()
+        self._answer = None
         self._met = await self._identity()
 
     def note(self, result: RunResult) -> None:
@@ -83,6 +85,13 @@ class TargetFolder:
             if any(above in named for above in (path, *ancestors(path), b"")):
                 del self._made[path]
 
+    def ask(self) -> None:
+        """Begin to look at a plain folder: the next `look` takes the answer, which may be there
+        by then. A file system that hangs is asked no more until it goes on.
+        """
+        if self._path is not None and (self._late is None or self._late.done()):
+            self._answer = self._asker.ask(self._path)
+
     async def look(self) -> None:
         """Look at a plain folder's identity: before a Batch, and before it counts."""
         if self._path is None or self._was_replaced:
@@ -98,11 +107,17 @@ class TargetFolder:
         In a thread of its own, one at a time: it may lie on a file system that hangs, which
         holds this Node alone and is rsync's to tell.
         """
-        if self._path is None or (self._asked is not None and not self._asked.done()):
+        if self._answer is None:
+            self.ask()
+        answer, self._answer = self._answer, None
+        if answer is None:
             return None
-        answer = self._asked = self._asker.ask(self._path)
-        done, _ = await asyncio.wait({answer}, timeout=_ANSWER_SECONDS)
-        return answer.result() if done else None
+        if not answer.done():
+            await asyncio.wait({asyncio.wrap_future(answer)}, timeout=_ANSWER_SECONDS)
+        if answer.done():
+            return answer.result()
+        self._late = answer
+        return None
 
 
 class _Asker:
@@ -117,12 +132,11 @@ class _Asker:
         self._lock = threading.Lock()
         self._is_running = False
 
-    def ask(self, path: str) -> asyncio.Future[Identity | None]:
+    def ask(self, path: str) -> Future[Identity | None]:
         """The answer, whenever it comes."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Identity | None] = loop.create_future()
+        answer: Future[Identity | None] = Future()
         with self._lock:
-            self._questions.put((path, loop, answer))
+            self._questions.put((path, answer))
             if not self._is_running:
                 self._is_running = True
                 threading.Thread(
@@ -148,26 +162,21 @@ class _Asker:
                         self._is_running = False
                         return
                 continue
-            path, loop, answer = question
-            found = _identity(path)
-            # Its loop may have ended meanwhile.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_give, answer, found)
+            path, answer = question
+            # Whoever asked may have gone: then nobody wants it.
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(_identity(path))
 
 
-_Question = tuple[str, asyncio.AbstractEventLoop, "asyncio.Future[Identity | None]"]
+_Question = tuple[str, Future[Identity | None]]
 
-
-def _give(answer: asyncio.Future[Identity | None], found: Identity | None) -> None:
-    if not answer.done():
-        answer.set_result(found)
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _identity(path: str) -> Identity | None:
     """By statx(2), as Python has it not: a folder made where one was removed gets its inode."""
     buffer = ctypes.create_string_buffer(256)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.statx(_AT_FDCWD, os.fsencode(path), 0, _INODE_AND_BIRTH, buffer):
+    if _LIBC.statx(_AT_FDCWD, os.fsencode(path), 0, _INODE_AND_BIRTH, buffer):
         is_missing = ctypes.get_errno() in {errno.ENOENT, errno.ENOTDIR}
         return () if is_missing else None
     return _STATX.unpack_from(buffer)

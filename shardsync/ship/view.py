@@ -6,19 +6,31 @@ Holds what is pinned and what was last wrong with it; nothing here ships.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 
+from shardsync.clock import Clock
 from shardsync.ship.look import Look, Looker
 from shardsync.ship.root import RootGuard, RootTrouble
+
+_JUST_NOW_SECONDS = 0.01
 
 
 class TreeRoot:
     """One Tree's guarded root. `trouble`: what the newest check found, None where all is well."""
 
-    def __init__(self, *, guard: RootGuard) -> None:
+    def __init__(self, *, guard: RootGuard, clock: Clock) -> None:
         self.guard = guard
         self.trouble: RootTrouble | None = None
+        self._clock = clock
+        self._checked_at = -math.inf
+
+    @property
+    def was_well_just_now(self) -> bool:
+        """Whether it was checked within the last milliseconds, and nothing was wrong."""
+        age = self._clock.monotonic() - self._checked_at
+        return self.trouble is None and self.guard.is_pinned and age < _JUST_NOW_SECONDS
 
     def check(self) -> RootTrouble | None:
         """Pin the root if it is not, and check it; a root with trouble is let go.
@@ -26,6 +38,7 @@ class TreeRoot:
         Letting go makes it heal: what is mounted again at the path is another
         mount, which only a new pin can reach.
         """
+        self._checked_at = self._clock.monotonic()
         self.trouble = self.guard.check() if self.guard.is_pinned else self.guard.pin()
         if self.trouble is not None:
             self.guard.release()

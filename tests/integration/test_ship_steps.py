@@ -15,6 +15,7 @@ from typing import Self, cast
 
 import pytest
 
+from shardsync.clock import SystemClock
 from shardsync.config.settings import DeleteLimit, SyncSettings, Target, TargetKind
 from shardsync.journal.plan import read_plan
 from shardsync.journal.records import BatchRecord
@@ -256,7 +257,7 @@ class _Racing(_Node):
 def _syncer(instance: Instance, state: StateWriter, clock: FakeClock, node: _Node) -> Syncer:
     settings = local_node(instance.folder / "node")
     log = Log("test")
-    root = TreeRoot(guard=RootGuard(path=os.fsencode(instance.tree)))
+    root = TreeRoot(guard=RootGuard(path=os.fsencode(instance.tree)), clock=SystemClock())
     view = NodeView(root=root, subtree=b"")
     journals = TreeJournals(tree="main", state_dir=instance.state_dir, log=log)
     instance.write_plan()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardsync.journal.reader import ChangeRow
 from shardsync.model import Kind, Scope
-from shardsync.ship.fold import ChangeRow, Pending, Want, fold, rebase
+from shardsync.ship.fold import Pending, Want, fold, rebase
 
 NAMES = st.sampled_from([b"a", b"a/b", b"a/b/c", b"d"])
 ROWS = st.tuples(

@@ -85,7 +85,7 @@ MUTANTS = (
         name="pruned-ignored",
         rule="a Node whose Cursor was pruned away says behind_retention and is reconciled",
         file="shardsync/ship/journals.py",
-        edits=(("if cursor.position < progress.pruned_to:", "if False:"),),
+        edits=(("if cursor.position < span.pruned_to:", "if False:"),),
         tests=(f"{_CONTACT}::test_a_cursor_behind_the_retention_is_reconciled",),
     ),
     Mutant(
@@ -94,10 +94,13 @@ MUTANTS = (
         file="shardsync/ship/journals.py",
         edits=(
             (
-                "if cursor is not None and cursor.journal_id == journal_id:",
+                "if cursor is not None and cursor.journal_id == span.journal_id:",
                 "if cursor is not None:",
             ),
-            ("if reader.journal_id() != cursor.journal_id:", "if False:"),
+            (
+                "if span.journal_id != cursor.journal_id or span.pruned_to > cursor.position:",
+                "if span.pruned_to > cursor.position:",
+            ),
         ),
         tests=(f"{_CONTACT}::test_a_journal_of_another_id_is_answered_by_a_reconcile",),
     ),
