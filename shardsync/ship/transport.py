@@ -43,6 +43,8 @@ _AHEAD_SECONDS = 0.01
 """A small Batch is visible after 4 ms, and its rsync ends after 45."""
 _LONG_LIST = 1_000
 """So many paths take longer than the start of an rsync."""
+_BREATH_SECONDS = 0.5
+"""After a long list the processor is rather the other Nodes', who may be at theirs."""
 _STREAM_SECONDS = 1.0
 """Batches that follow each other so closely make a stream."""
 _SSH_IDLE_SECONDS = 900.0
@@ -201,6 +203,8 @@ class NodeTransport:
                 await self._warm.close()
         if result.outcome is Outcome.NOTHING:
             self._warm.drop()
+        elif not beside and self._is_long(len(paths) + len(gone)):
+            asyncio.get_running_loop().call_later(_BREATH_SECONDS, self.warm_up)
         elif not beside:
             self.warm_up()
         return result
@@ -416,13 +420,13 @@ class NodeTransport:
     async def _next_ahead(self, listed: int) -> AsyncIterator[None]:
         """Start the next warm run while this one works, so that it is ready when it ends.
 
-        A little later than the list is handed over, so as not to take the processor from it; on
-        this machine, where a start takes no time but the processor's, after a long list.
-        With Batch upon Batch, two: a connection takes longer to make than a Batch to ship.
+        A little later than the list is handed over, so as not to take the processor from it;
+        not beside a list that is long. With Batch upon Batch, two: a connection takes longer to
+        make than a Batch to ship.
         """
         loop = asyncio.get_running_loop()
         times = 2 if self._is_streaming else 1
-        if listed > _LONG_LIST and self._node.target.kind is TargetKind.LOCAL:
+        if self._is_long(listed):
             times = 0
         timers = [
             loop.call_later(_AHEAD_SECONDS * number, self._start_warm)
@@ -433,6 +437,10 @@ class NodeTransport:
         finally:
             for timer in timers:
                 timer.cancel()
+
+    def _is_long(self, listed: int) -> bool:
+        """On this machine, where a start takes no time but the processor's."""
+        return listed > _LONG_LIST and self._node.target.kind is TargetKind.LOCAL
 
     @property
     def _takes_one(self) -> bool:
