@@ -25,6 +25,9 @@ from shardsync.failpoints import Point, reach
 from shardsync.ship.command import RsyncCommand
 
 _READ_BYTES = 65_536
+_MUCH_BYTES = 16_384
+_BREATH_SECONDS = 0.005
+"""rsync writes line by line: to be woken for each costs it and us more than the line itself."""
 _EXIT_GRACE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.3
 
@@ -50,6 +53,8 @@ class Child:
         self._process = process
         self._stdin: int | None = stdin
         self._outputs: dict[int, Callable[[bytes], None]] = {}
+        self._taken = 0
+        self._breathing: dict[int, asyncio.TimerHandle] = {}
         self._pidfd = pidfd
         self._ended = ended
         self._drained = asyncio.Event()
@@ -72,18 +77,18 @@ class Child:
         loop = asyncio.get_running_loop()
         self._outputs = outputs
         for descriptor in outputs:
-            loop.add_reader(descriptor, self._read, descriptor)
+            self._heed(descriptor)
         loop.add_reader(self._pidfd, self._reap)
 
     def pause(self) -> None:
         """Read nothing until `resume()`, which makes it wait when the pipe is full. Idempotent."""
         for descriptor in self._outputs:
-            asyncio.get_running_loop().remove_reader(descriptor)
+            self._ignore(descriptor)
 
     def resume(self) -> None:
         """Read again after `pause()`. Idempotent."""
         for descriptor in self._outputs:
-            asyncio.get_running_loop().add_reader(descriptor, self._read, descriptor)
+            self._heed(descriptor)
 
     async def write_list(self, entries: Iterable[bytes]) -> None:
         """Write the whole list, each entry with its end, and close stdin.
@@ -172,9 +177,28 @@ class Child:
         if piece:
             reach(Point.SHIP_OUTPUT)
             self.activity += 1
+            self._taken += len(piece)
+            if self._taken > _MUCH_BYTES:
+                self._breathe(descriptor)
             self._outputs[descriptor](piece)
         else:
             self._close_pipe(descriptor)
+
+    def _heed(self, descriptor: int) -> None:
+        self._ignore(descriptor)
+        asyncio.get_running_loop().add_reader(descriptor, self._read, descriptor)
+
+    def _ignore(self, descriptor: int) -> None:
+        breath = self._breathing.pop(descriptor, None)
+        if breath is not None:
+            breath.cancel()
+        asyncio.get_running_loop().remove_reader(descriptor)
+
+    def _breathe(self, descriptor: int) -> None:
+        """Let more of it come together; its pipe holds what rsync says meanwhile."""
+        self._ignore(descriptor)
+        later = asyncio.get_running_loop().call_later
+        self._breathing[descriptor] = later(_BREATH_SECONDS, self._heed, descriptor)
 
     def _reap(self) -> None:
         if self._ending:
@@ -189,7 +213,7 @@ class Child:
         self.close_stdin()
 
     def _close_pipe(self, descriptor: int) -> None:
-        asyncio.get_running_loop().remove_reader(descriptor)
+        self._ignore(descriptor)
         os.close(descriptor)
         del self._outputs[descriptor]
         if not self._outputs:
