@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 
 from shardsync.clock import Clock, rfc3339
 from shardsync.config.marks import settings_mark
@@ -17,16 +17,16 @@ from shardsync.errors import StateUnusable
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import ChangeOnly, Log
 from shardsync.ship.agreement import Agreement
-from shardsync.ship.assembly import Assembly, Post, ServedTree
+from shardsync.ship.assembly import Assembly
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator
+from shardsync.ship.post import Post, ServedTree
 from shardsync.ship.roster import compare_roster
 from shardsync.ship.served import Served
 from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.windows import as_of_now, window_columns
 
 _ADAPT_SECONDS = 2.0
-_STOP_SECONDS = 20.0
 
 
 class Adapting:
@@ -148,7 +148,7 @@ class Adapting:
                 continue
             del self._served.trees[name]
             tree.work.stopping.set()
-            await _end(tree.work.tasks)
+            await tree.work.end()
             tree.journals.close()
             tree.root.release()
             self._log.info("tree.dropped", tree=name)
@@ -215,7 +215,7 @@ class Adapting:
         """
         self._served.posts.pop(post.node.key, None)
         post.stop()
-        await _end(post.work.tasks)
+        await post.work.end()
         await post.transport.close()
         post.station.first_contact.close()
 
@@ -228,13 +228,3 @@ class Adapting:
     def _new_big_turns(self) -> asyncio.Semaphore:
         """Big files take hours: they have turns of their own, so that no Batch waits for one."""
         return asyncio.Semaphore(max(1, self._settings.sync.max_rsyncs // 4))
-
-
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Wait for tasks that were told to stop; cut off what takes too long."""
-    waiting = list(tasks)
-    if waiting:
-        await asyncio.wait(waiting, timeout=_STOP_SECONDS)
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What serves one Node, put together from its parts, and what the Nodes of a Tree share."""
+"""Puts together from its parts what serves a Tree, and what serves a Node."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from shardsync.clock import Clock
 from shardsync.config.patterns import PathFilter, first_filter, node_filter
-from shardsync.config.settings import NodeSettings, Settings, SyncSettings, TreeSettings
+from shardsync.config.settings import NodeSettings, Settings, TreeSettings
 from shardsync.config.windows import Window
 from shardsync.journal.records import NodeKey, WorkReason
 from shardsync.journal.state_reader import StateReader
@@ -32,6 +31,7 @@ from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
 from shardsync.ship.moving import Mover, Sharing
 from shardsync.ship.observer import ShipObserver
+from shardsync.ship.post import Post, ServedTree
 from shardsync.ship.root import RootGuard, RootIdentity
 from shardsync.ship.slots import RsyncSlots
 from shardsync.ship.station import Station
@@ -39,53 +39,6 @@ from shardsync.ship.syncer import Syncer
 from shardsync.ship.target_folder import TargetFolder
 from shardsync.ship.transport import NodeTransport
 from shardsync.ship.view import NodeView, TreeRoot
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """Tasks of one part, which end soon after `stopping` is set."""
-
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedTree:
-    """One Tree with what its Nodes share."""
-
-    settings: TreeSettings
-    root: TreeRoot
-    journals: TreeJournals
-    backlog: Backlog
-    links: HardLinks
-    work: Work = field(default_factory=Work)
-
-    @property
-    def name(self) -> str:
-        return self.settings.name
-
-    def fits(self, settings: TreeSettings | None) -> bool:
-        """Whether it is what these settings ask for; excludes are each Node's own affair."""
-        own = (self.settings.root, self.settings.marker)
-        return settings is not None and own == (settings.root, settings.marker)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
-    """One Node with all its parts, and the settings that they were made of."""
-
-    node: NodeSettings
-    window: Window | None
-    sync: SyncSettings
-    tree: ServedTree
-    station: Station
-    transport: NodeTransport
-    auditor: Auditor
-    work: Work = field(default_factory=Work)
-
-    def stop(self) -> None:
-        self.work.stopping.set()
-        self.station.syncer.wake()
 
 
 class Assembly:

@@ -14,8 +14,8 @@ from shardsync.clock import Clock
 from shardsync.errors import StateUnusable
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import ChangeOnly, Log
-from shardsync.ship.assembly import Post, ServedTree
 from shardsync.ship.command import Capabilities
+from shardsync.ship.post import Post, ServedTree
 from shardsync.ship.served import Served
 
 HOUSEKEEPING_SECONDS = 2.0

@@ -9,7 +9,7 @@ from shardsync.journal.plan import Plan, read_plan
 from shardsync.journal.records import NodeKey
 from shardsync.layout import StateDirectory
 from shardsync.log import Log
-from shardsync.ship.assembly import Post, ServedTree
+from shardsync.ship.post import Post, ServedTree
 from shardsync.ship.station import Station
 
 _LINKS_LATER_SECONDS = 0.005

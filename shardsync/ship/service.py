@@ -18,15 +18,15 @@ from shardsync.layout import StateDirectory
 from shardsync.log import Log
 from shardsync.ship.adapting import Adapting
 from shardsync.ship.agreement import Agreement
-from shardsync.ship.assembly import Assembly, ServedTree
+from shardsync.ship.assembly import Assembly
 from shardsync.ship.housekeeping import Housekeeping
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.operator import Operator
+from shardsync.ship.post import STOP_SECONDS, ServedTree
 from shardsync.ship.served import Served
 from shardsync.ship.wakeup import Wakeup
 
 _BUSY_SECONDS = 0.05
-_STOP_SECONDS = 20.0
 
 
 class SyncService:
@@ -135,7 +135,7 @@ class SyncService:
         ]
         try:
             await self._stopping.wait()
-            await asyncio.wait([*tasks, *self._served.tasks()], timeout=_STOP_SECONDS)
+            await asyncio.wait([*tasks, *self._served.tasks()], timeout=STOP_SECONDS)
         finally:
             wakeup.stop()
             await self._close([*tasks, *self._served.tasks()])
