@@ -21,12 +21,17 @@ from shardsync.journal.requests import Request, RequestKind, new_request_id
 
 
 @click.command(
-    epilog=examples("shardsync reconcile --node web2", "shardsync reconcile --path news/2026")
+    epilog=examples(
+        "shardsync reconcile --node web2",
+        "shardsync reconcile --path news/2026",
+        "shardsync reconcile --node web2 --checksum",
+    )
 )
 @config_option
 @tree_option
 @node_option
 @path_option
+@click.option("--checksum", is_flag=True, help="Compare contents, not only size and time.")
 @patience_option
 @no_wait_option
 @click.pass_obj
@@ -35,6 +40,7 @@ def reconcile(
     tree: str | None,
     nodes: tuple[str, ...],
     path: str | None,
+    checksum: bool,
     timeout: float | None,
     no_wait: bool,
 ) -> None:
@@ -52,6 +58,7 @@ def reconcile(
         tree=tree or "",
         nodes=nodes,
         path=below,
+        checksum=checksum,
         deadline_us=deadline_us(call, timeout),
     )
     asker = Asker(call=call)

@@ -23,6 +23,7 @@ from shardsync.ship.outcome import RunResult
 from shardsync.ship.root import RootGuard
 from shardsync.ship.verify import Verifier
 
+_REPAIR = "shardsync reconcile --node NODE"
 _DEADLINE_SECONDS = 7 * 86400.0
 """Millions of files over a slow line, with checksums, take days; silence is noticed by itself."""
 _SHOWN = 20
@@ -68,7 +69,7 @@ def verify(
         print_json({"nodes": [_document(verdict) for verdict in verdicts]})
     for verdict in verdicts:
         _show(call.called((verdict.node.key,)), verdict, quiet=as_json)
-    _judge(call, verdicts)
+    _judge(call, verdicts, checksum=checksum)
 
 
 async def _verify_all(
@@ -204,7 +205,7 @@ def _show(name: str, verdict: Verdict, *, quiet: bool) -> None:
         say(f"  ... and {len(verdict.different) - _SHOWN:,} more (--json prints all)")
 
 
-def _judge(call: Invocation, verdicts: list[Verdict]) -> None:
+def _judge(call: Invocation, verdicts: list[Verdict], *, checksum: bool) -> None:
     """Raise what the exit code must say: a Node that was not compared weighs more."""
     failed = [verdict for verdict in verdicts if verdict.failed is not None]
     unreachable = [v for v in failed if v.failed is not None and v.failed.trouble not in OURS]
@@ -214,7 +215,27 @@ def _judge(call: Invocation, verdicts: list[Verdict]) -> None:
         raise NodesFailed(f"verify: not compared: {_names(call, failed)}")
     different = [verdict for verdict in verdicts if not verdict.is_identical]
     if different:
-        raise DifferencesFound(f"verify: different: {_names(call, different)}")
+        raise DifferencesFound(
+            f"verify: different: {_names(call, different)}",
+            hint=_remedy(call, different, checksum=checksum),
+        )
+
+
+def _remedy(call: Invocation, different: list[Verdict], *, checksum: bool) -> str:
+    """What repairs them: a reconcile only what it would find, and on Nodes that are not owned
+    nothing that is there beside the tree.
+    """
+    exactly = " --checksum" if checksum else ""
+    remedy = f"`shardsync flush` first if changes are pending, else `{_REPAIR}{exactly}`"
+    with contextlib.closing(call.status_reader()) as reader:
+        kept = {(node.tree, node.name) for node in reader.read().nodes if node.owned is False}
+    if any(
+        why == What.EXTRANEOUS.value and verdict.node.key in kept
+        for verdict in different
+        for _, why in verdict.different
+    ):
+        remedy += "; what the tree lacks goes only after `shardsync resume NODE --adopt`"
+    return remedy
 
 
 def _names(call: Invocation, verdicts: list[Verdict]) -> str:

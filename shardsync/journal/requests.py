@@ -36,12 +36,15 @@ class RequestState(enum.StrEnum):
     FAILED = "failed"
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Request(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What is asked, of which Nodes. Only the fields of its kind are set.
 
     `nodes`: names within `tree`, empty = all of it; `tree` "" = every Tree.
     `positions`: per Shard, FLUSH waits for these and REPLAY starts after them.
     `path`: only what concerns it. `enough`: FLUSH is done when so many Nodes have it, 0 = all.
+    `checksum`: RECONCILE reads every file on both sides.
     `history_us`: REPLAY by time starts where each Node's Cursor was then.
     """
 
@@ -53,6 +56,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     history_us: int | None = None
     path: bytes = b""
     enough: int = 0
+    checksum: bool = False
     deadline_us: int | None = None
     until_us: int | None = None
     allow_delete: bool = False

@@ -252,6 +252,8 @@ class _Planner:
         if found.kind is LookKind.DIRECTORY:
             if not self._is_excluded(item.path, True):
                 self._place_directory(item)
+            else:
+                self._place_folder_of(item.path, item.since)
         elif item.want != Want.ATTRIBUTES:
             self._place_file(item.path, item.since, found.size)
             # `is` for nearly all of them: an operation on flags costs 3 us.
@@ -269,9 +271,22 @@ class _Planner:
             self._plan.unlinked.append(item.path)
 
     def _place_file(self, path: bytes, since: int, size: int) -> None:
-        if not self._is_excluded(path, False):
+        if self._is_excluded(path, False):
+            self._place_folder_of(path, since)
+        else:
             self._plan.content[path] = since
             self._plan.sizes[path] = size
+
+    def _place_folder_of(self, path: bytes, since: int) -> None:
+        """What came or went at `path` is excluded; that its directory's time changed is not."""
+        folder = path.rpartition(b"/")[0]
+        if (
+            folder
+            and folder not in self._plan.content
+            and not self._is_excluded(folder, True)
+            and self._look(folder).kind is LookKind.DIRECTORY
+        ):
+            self._plan.content[folder] = since
 
     def _note_replaced(self, path: bytes) -> None:
         if path in self._plan.content:
@@ -280,6 +295,7 @@ class _Planner:
     def _place_gone(self, item: Pending, path: bytes) -> None:
         self._plan.unlinked.append(item.path)
         if self._is_excluded(path, False):
+            self._place_folder_of(path, item.since)
             return
         if self._is_excluded(path, True):
             # `x/` is excluded, `x` is not, and nobody can say which it was: rsync, which sees

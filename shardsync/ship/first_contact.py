@@ -237,11 +237,12 @@ class FirstContact:
         shards: Sequence[str] = (),
         path: bytes = b"",
         request: str = "",
+        is_exact: bool = False,
     ) -> int:
         """Open the comparison of all below `path`; returns the number of pieces.
 
         `shards`: those whose Journals do not lead on: their Cursors move to the
-        newest Change, noted before anything is compared.
+        newest Change, noted before anything is compared. `is_exact`: by the files' bytes.
         """
         newest = self._journals.newest() if shards else {}
         cursors: dict[str, Cursor] = {shard: newest[shard] for shard in shards}
@@ -252,7 +253,8 @@ class FirstContact:
             path = inside[0]
         if not path:
             self._state.foreign.clear(self._node.key)
-        work = self._dividing.work(path, WorkReason.RECONCILE, Compare.ATTRIBUTES, request)
+        compare = Compare.CHECKSUM if is_exact else Compare.ATTRIBUTES
+        work = self._dividing.work(path, WorkReason.RECONCILE, compare, request)
         self._state.restart_node(
             self._node.key, cursors=cursors, work=work, state=state, is_whole=not path
         )

@@ -48,7 +48,7 @@ class Undertaking:
         for station in stations:
             if rows[station.key].contacted:
                 running.total += station.first_contact.reconcile(
-                    path=request.path, request=request.id
+                    path=request.path, request=request.id, is_exact=request.checksum
                 )
             station.syncer.wake()
         return running

@@ -15,6 +15,7 @@ from shardsync.layout import StateDirectory
 from shardsync.log import ChangeOnly, Log
 from shardsync.watch import guard
 from shardsync.watch.agenda import Agenda
+from shardsync.watch.beside import Beside
 from shardsync.watch.catching_up import CatchingUp
 from shardsync.watch.committing import Committing
 from shardsync.watch.cookies import Cookies
@@ -88,12 +89,14 @@ def open_watcher(
     table, gathered = DirectoryTable(), Gathered()
     probe = FileProbe(root=root)
     pending = PendingFiles(probe=probe, max_open_seconds=max_open_seconds)
+    beside = Beside(kind=probe.kind)
     prefixes = prefixes_of(plan, shard)
     ledger = Ledger(
         journal=journal,
         gathered=gathered,
         table=table,
         excluded=excluded,
+        beside=beside,
         clock=clock,
         log=log,
         boot_id=boot_id(),
@@ -200,6 +203,7 @@ def open_watcher(
         fold=fold,
         gathered=gathered,
         pending=pending,
+        beside=beside,
         unclosed=Unclosed(
             fold=fold,
             gathered=gathered,
@@ -238,6 +242,7 @@ def open_watcher(
             ledger=ledger,
             gathered=gathered,
             pending=pending,
+            beside=beside,
             fold=fold,
             cookies=cookies,
             polling=polling,

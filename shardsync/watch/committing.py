@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shardsync.clock import Clock
 from shardsync.model import EpochReason
+from shardsync.watch.beside import Beside
 from shardsync.watch.catching_up import CatchingUp
 from shardsync.watch.cookies import Cookies
 from shardsync.watch.events import Fold
@@ -38,6 +39,7 @@ class Committing:
         ledger: Ledger,
         gathered: Gathered,
         pending: PendingFiles,
+        beside: Beside,
         fold: Fold,
         cookies: Cookies,
         polling: Polling,
@@ -53,6 +55,7 @@ class Committing:
         self._ledger = ledger
         self._gathered = gathered
         self._pending = pending
+        self._beside = beside
         self._fold = fold
         self._cookies = cookies
         self._polling = polling
@@ -95,7 +98,8 @@ class Committing:
         return written
 
     def gather_pending(self) -> None:
-        """Journal files that were not closed as they are now."""
+        """Journal what waits as it is now: files not closed, the times of directories."""
+        self._ledger.is_flushing = True
         for path in self._pending.all(self._fold.fresh):
             self._gathered.entry(path)
 
@@ -120,6 +124,7 @@ class Committing:
             or self._ledger.directories or self._ledger.gone or self._must_save_mounts
             or self._standing.state != self._ledger.state
             or (self._territory.catching_up and now - self._last >= SCAN_SECONDS)
+            or self._beside.wait_seconds(now) == 0.0
         )  # fmt: skip
         pause = RETRY_SECONDS if self._ledger.is_troubled else COMMIT_SECONDS
         soon = self._standing.drained and not self._ledger.is_troubled

@@ -45,6 +45,8 @@ class Gathered:
         self._folders: set[bytes] = set()
         self._moved: dict[bytes, bytes] = {}
         self._wide: dict[tuple[bytes, int], bytes | None] = {}
+        self.skipped: list[bytes] = []
+        """What `take` left out of its last rows."""
 
     def __len__(self) -> int:
         return len(self.entries) + len(self._wide)
@@ -86,10 +88,18 @@ class Gathered:
             for (path, scope), moved_from in self._wide.items()
             if not excludes(path, True)
         ]
+        told = len(self.entries) + len(self._wide)
+        self.skipped = [] if len(rows) == told else self._left_out({row[0] for row in rows})
         if moved or self._wide:
             rows = [_without_excluded_origin(row, excluded) for row in rows]
         self.entries, self._folders, self._moved, self._wide = {}, set(), {}, {}
         return rows
+
+    def _left_out(self, told: set[bytes]) -> list[bytes]:
+        contents = [path for path, kind in self.entries.items() if kind == _CONTENT]
+        return [
+            path for path in [*contents, *(path for path, _ in self._wide)] if path not in told
+        ]
 
 
 def _without_excluded_origin(row: Row, excluded: Filter) -> Row:

@@ -7,6 +7,7 @@ it is, and a catch-up finds the changes again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from shardsync.clock import Clock
@@ -14,12 +15,15 @@ from shardsync.errors import StateDamaged, StateUnusable
 from shardsync.journal.progress import Progress
 from shardsync.journal.writer import DirectoryRow, JournalWriter, Row
 from shardsync.log import ChangeOnly, Log
-from shardsync.model import EpochReason, ShardState
+from shardsync.model import EpochReason, Kind, Scope, ShardState
+from shardsync.watch.beside import Beside
 from shardsync.watch.directories import DirectoryTable
 from shardsync.watch.elders import Elders
 from shardsync.watch.gathered import Filter, Gathered
 
 KEPT_ROWS = 200_000
+_ENTRY = int(Scope.ENTRY)
+_ATTRIBUTES = int(Kind.ATTRIBUTES)
 _CLOCK_JUMP_US = 2_000_000
 
 
@@ -33,6 +37,7 @@ class Ledger:
         gathered: Gathered,
         table: DirectoryTable,
         excluded: Filter,
+        beside: Beside,
         clock: Clock,
         log: Log,
         boot_id: str,
@@ -47,6 +52,7 @@ class Ledger:
         self.flushes: list[str] = []
         self.observed_us = 0
         self.overflows = 0
+        self.is_flushing = False
         self.commit_wanted = False
         self.must_rescan = False
         self.is_damaged = False
@@ -58,6 +64,7 @@ class Ledger:
         self._gathered = gathered
         self._table = table
         self._excluded = excluded
+        self._beside = beside
         self._clock = clock
         self._log = log
         self._said = ChangeOnly(clock=clock)
@@ -72,7 +79,7 @@ class Ledger:
         same rows, so a Change may stand twice and never goes missing.
         """
         observed_us = self.observed_us or self._clock.wall_us()
-        self._rows += self._gathered.take(observed_at=observed_us, excluded=self._excluded)
+        self._rows += self._take(observed_us)
         self.observed_us = 0
         if self.must_rescan:
             self._rows = []
@@ -235,6 +242,18 @@ class Ledger:
             figures["heartbeat_us"] = self._clock.wall_us()
             figures.update(self.clock_columns())
         return figures
+
+    def _take(self, observed_us: int) -> list[Row]:
+        """What was gathered, and the directories beside what is excluded, once at rest."""
+        now = self._clock.monotonic()
+        rows = self._gathered.take(observed_at=observed_us, excluded=self._excluded)
+        if self._gathered.skipped:
+            self._beside.skipped(self._gathered.skipped, now=now, wall_us=observed_us)
+        self._beside.journaled(row[0] for row in rows)
+        at = math.inf if self.is_flushing else now
+        self.is_flushing = False
+        rows += [(path, _ENTRY, _ATTRIBUTES, observed_us, None) for path in self._beside.due(at)]
+        return rows
 
     def _begin_wanted_epoch(self) -> None:
         if self._epoch_wanted is not None:

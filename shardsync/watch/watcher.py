@@ -22,6 +22,7 @@ from shardsync.journal.recent import TICK_US
 from shardsync.journal.writer import JournalWriter, Opened
 from shardsync.log import Log
 from shardsync.model import EpochReason, ShardState
+from shardsync.watch.beside import Beside
 from shardsync.watch.catching_up import CatchingUp
 from shardsync.watch.committing import COMMIT_SECONDS, Committing
 from shardsync.watch.cookies import Cookies
@@ -81,6 +82,7 @@ class Watcher:
         fold: Fold,
         gathered: Gathered,
         pending: PendingFiles,
+        beside: Beside,
         unclosed: Unclosed,
         scanner: Scanner,
         territory: Territory,
@@ -107,6 +109,7 @@ class Watcher:
         self._fold = fold
         self._gathered = gathered
         self._pending = pending
+        self._beside = beside
         self._unclosed = unclosed
         self._scanner = scanner
         self._territory = territory
@@ -352,8 +355,9 @@ class Watcher:
         now = self._clock.monotonic()
         waits = [timeout, self._last_look + LOOK_SECONDS - now]
         pending = self._pending.wait_seconds(self._fold.fresh, now)
-        if pending is not None:
-            waits.append(pending)
+        waits += [
+            until for until in (pending, self._beside.wait_seconds(now)) if until is not None
+        ]
         return max(0.0, min(waits))
 
     def _has_more_to_do(self) -> bool:

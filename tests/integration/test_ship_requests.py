@@ -391,6 +391,32 @@ def test_a_reconcile_repairs_all_or_one_path(tmp_path: Path) -> None:
     run(work)
 
 
+def test_a_reconcile_by_checksum_repairs_equal_sizes_and_times(tmp_path: Path) -> None:
+    """What `verify --checksum` finds, also below one path and for one file; else it stays."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    files = ("d/x", "d/s/y", "e/z", "top")
+    fill(tree, dict.fromkeys(files, "right"))
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            for path in files:
+                times = (node / path).stat()
+                fill(node, {path: "wrong"})
+                os.utime(node / path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            wrong = [(b"", 4), (b"d/x", 3), (b"d", 2), (b"", 0)]
+            for index, (below, left) in enumerate(wrong):
+                answer = await ask(sync, RequestKind.RECONCILE, path=below, checksum=index > 0)
+                assert (answer.exit_code, answer.message) == (0, "")
+                held = [(node / path).read_text() for path in files]
+                assert held.count("wrong") == left
+            assert differences(tree, node) == []
+
+    run(work)
+
+
 def test_a_reconcile_while_the_root_is_lost_is_refused_in_words(tmp_path: Path) -> None:
     """The sync process lives on, and says what is wrong."""
     instance = Instance(tmp_path)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from shardsync.config.patterns import PathFilter
-from shardsync.model import Kind
+from shardsync.model import Change, Kind
+from tests.support.clock import ShiftedClock
 from tests.support.watching import Watching
 
 _PUNCH_HOLE_KEEP_SIZE = 3
@@ -322,6 +323,41 @@ def test_what_is_excluded_is_neither_journaled_nor_watched(tmp_path: Path) -> No
     assert [(c.path, c.moved_from) for c in watching.changes()] == [(b"a", None)]
     assert watching.progress().watches == 1
     watching.close()
+
+
+def test_the_time_of_a_directory_with_an_excluded_entry_is_journaled(tmp_path: Path) -> None:
+    """Once it rests, or with a flush or a stop; not where something beside it is told of anyway,
+    nor where the excluded file was only written.
+    """
+    clock = ShiftedClock()
+    watching = Watching(tmp_path, excluded=PathFilter.compile(exclude=["*.tmp"]), clock=clock)
+    for folder in ("rests", "renamed", "written", "flushed", "stopped"):
+        (watching.root / folder).mkdir(parents=True)
+    (watching.root / "written/a.tmp").touch()
+    clock.ahead_us = 60_000_000
+    watching.start()
+    watching.changes()
+    (watching.root / "written/a.tmp").write_text("x")
+    (watching.root / "top.tmp").touch()
+    assert watching.seen() == set()
+    clock.ahead_us = 0
+    (watching.root / "rests/a.tmp").touch()
+    (watching.root / "renamed/a.tmp").touch()
+    assert watching.seen() == set()
+    os.rename(watching.root / "renamed/a.tmp", watching.root / "renamed/a")
+    assert watching.seen() == {("entry", b"renamed/a")}
+    deadline = time.monotonic() + 10
+    told: list[Change] = []
+    while not told and time.monotonic() < deadline:
+        watching.tick()
+        told = watching.changes()
+    assert [(change.path, change.kind) for change in told] == [(b"rests", Kind.ATTRIBUTES)]
+    (watching.root / "flushed/a.tmp").touch()
+    watching.touch("flush-1")
+    assert watching.seen() == {("entry", b"flushed")}
+    (watching.root / "stopped/a.tmp").touch()
+    assert watching.stop()
+    assert [change.path for change in watching.changes()] == [b"stopped"]
 
 
 def test_a_directory_renamed_out_of_an_exclusion_is_journaled_whole(tmp_path: Path) -> None:

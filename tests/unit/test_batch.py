@@ -130,13 +130,39 @@ def test_excluded_paths_are_in_no_list() -> None:
     """Neither sent nor deleted; `x/` alone excluded is left to rsync's own comparison."""
     plan = _planned(
         {b"a": Want.CONTENT, b"b": Want.CONTENT, b"d": Want.TREE, b"p/x": Want.CONTENT},
-        {b"a": FILE, b"b": MISSING, b"d": FOLDER, b"p/x": MISSING},
+        {b"a": FILE, b"b": MISSING, b"d": FOLDER, b"p/x": MISSING, b"p": FOLDER},
         excluded=frozenset({(b"a", False), (b"b", False), (b"d", True), (b"p/x", True)}),
     )
     assert plan.content == {}
     assert plan.gone == {}
     assert plan.trees == {}
     assert list(plan.listings) == [b"p"]
+
+
+def test_the_directory_of_what_is_excluded_is_sent() -> None:
+    """Its time changed with the entry, as anybody sees who compares; not where it is excluded,
+    gone or the root, nor where the entry was only touched.
+    """
+    wanted = (b"a", b"c/x", b"d/x", b"e/x", b"f/x", b"g/x")
+    plan = _planned(
+        {**dict.fromkeys(wanted, Want.CONTENT), b"h/x": Want.ATTRIBUTES},
+        {
+            b"a": FILE,
+            b"c/x": FILE,
+            b"d/x": MISSING,
+            b"e/x": FOLDER,
+            b"f/x": FILE,
+            b"g/x": _below(b"g"),
+            b"h/x": FILE,
+            **dict.fromkeys((b"c", b"d", b"e", b"f", b"h"), FOLDER),
+        },
+        excluded=frozenset(
+            (path, is_dir) for path in (*wanted, b"h/x", b"f", b"g") for is_dir in (False, True)
+        ),
+    )
+    assert sorted(plan.content) == [b"c", b"d", b"e"]
+    assert plan.gone == {}
+    assert plan.attributes == {}
 
 
 def test_the_root_itself_is_never_listed() -> None:

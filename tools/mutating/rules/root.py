@@ -208,7 +208,9 @@ MUTANTS = (
         file="shardsync/ship/batch.py",
         edits=(
             (
-                "        if self._is_excluded(path, False):\n            return\n",
+                "        if self._is_excluded(path, False):\n"
+                "            self._place_folder_of(path, item.since)\n"
+                "            return\n",
                 "",
             ),
             ("        if self._is_excluded(path, True):\n", "        if False:\n"),
