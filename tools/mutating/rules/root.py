@@ -208,12 +208,9 @@ MUTANTS = (
         file="shardsync/ship/batch.py",
         edits=(
             (
-                "        if self._is_excluded(path, False):\n"
-                "            self._place_folder_of(path, item.since)\n"
-                "            return\n",
-                "",
+                "(path, item.since)\n            return\n        if self._is_excluded(path, True):\n",
+                "(path, item.since)\n        if False:\n",
             ),
-            ("        if self._is_excluded(path, True):\n", "        if False:\n"),
         ),
         tests=(f"{_BATCH}::test_excluded_paths_are_in_no_list",),
     ),
