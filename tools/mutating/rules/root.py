@@ -208,8 +208,8 @@ MUTANTS = (
         file="shardsync/ship/batch.py",
         edits=(
             (
-                "(path, item.since)\n            return\n        if self._is_excluded(path, True):\n",
-                "(path, item.since)\n        if False:\n",
+                "item.since)\n            return\n        if self._is_excluded(path, True):\n",
+                "item.since)\n        if False:\n",
             ),
         ),
         tests=(f"{_BATCH}::test_excluded_paths_are_in_no_list",),
