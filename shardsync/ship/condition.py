@@ -68,6 +68,18 @@ class NodeCondition:
             return Tick(did=Did.NOTHING, wait_seconds=wait)
         return None
 
+    def resumed(self, row: NodeRow) -> NodeRow:
+        """A Node whose pause is over is none that is paused, however long its first Batch takes."""
+        if row.state is not NodeState.PAUSED:
+            return row
+        if row.attempts:
+            self._set_state(row, NodeState.BACKING_OFF)
+        elif row.contacted:
+            self.settle(row)
+        else:
+            self._set_state(row, NodeState.BOOTSTRAPPING)
+        return self._state.know_node(self._key)
+
     def back_off(self, row: NodeRow, error: NodeTrouble) -> Tick:
         """Nothing of a run counts: wait, longer each time, and try the same again."""
         self._note_deleted()

@@ -185,6 +185,7 @@ class Syncer:
     async def _work(self, row: NodeRow) -> Tick:
         self._first_contact.ask()
         self._first_contact.check_root()
+        row = self._condition.resumed(row)
         if self._first_contact.adapt(row):
             return Tick(did=Did.CONTACTED)
         if not row.contacted:

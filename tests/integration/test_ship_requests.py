@@ -368,6 +368,32 @@ def test_a_replay_asked_during_a_batch_is_not_undone_by_it(tmp_path: Path) -> No
         run(work)
 
 
+def test_a_resumed_node_is_not_called_paused_during_its_first_batch(tmp_path: Path) -> None:
+    """What had waited may take hours: it follows as soon as it is sent to."""
+    instance = Instance(tmp_path)
+    tree, module = instance.tree, tmp_path / "module"
+    module.mkdir()
+    fill(tree, {"slow": "x"})
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            await ask(sync, RequestKind.PAUSE, nodes=("web1",))
+            await sync.until(lambda: row_of(sync).state is NodeState.PAUSED)
+            fill(tree, {"slow": "y" * 900_000})
+            instance.changed("slow")
+            await ask(sync, RequestKind.RESUME, nodes=("web1",))
+            await sync.until(lambda: any(".slow." in name for name in os.listdir(module)))
+            assert row_of(sync).state is NodeState.FOLLOWING
+            assert (module / "slow").read_text() == "x"
+            await sync.followed()
+            assert differences(tree, module) == []
+
+    with RsyncDaemon(workspace=tmp_path, path=module) as daemon:
+        instance.nodes = [dataclasses.replace(daemon.node(name="web1"), bandwidth="500")]
+        run(work)
+
+
 def test_a_reconcile_repairs_all_or_one_path(tmp_path: Path) -> None:
     """What differs by size or time, is missing or too much comes right; `path`: only below it."""
     instance = Instance(tmp_path)
