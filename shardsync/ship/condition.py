@@ -69,7 +69,7 @@ class NodeCondition:
         return None
 
     def resumed(self, row: NodeRow) -> NodeRow:
-        """A Node whose pause is over is none that is paused, however long its first Batch takes."""
+        """A Node whose pause is over is not paused, however long its first Batch takes."""
         if row.state is not NodeState.PAUSED:
             return row
         if row.attempts:
