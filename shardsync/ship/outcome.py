@@ -213,13 +213,21 @@ def _silent_end(text: str) -> Trouble:
     return Trouble.SSH if _SSH_SAID.search(text) else Trouble.PROTOCOL
 
 
+_BROKEN = "write error: Broken pipe (32)"
+
+
 def _message(exit_code: int | None, messages: Messages) -> str:
-    """The first thing it said, as that names the cause, without rsync's own source lines."""
-    said = [line for line in messages.unattributed if not line.startswith("rsync error:")]
+    """The first thing it said, as that names the cause, without rsync's own source lines.
+
+    That the sender cannot write any more is what comes of the cause.
+    """
+    heard = [line for line in messages.unattributed if not line.startswith("rsync error:")]
+    broken = [line for line in heard if line.endswith(_BROKEN)]
+    said = [line for line in heard if not line.endswith(_BROKEN)]
     named = [_named(path, failure) for path, failure in messages.failed.items()]
     named += list(messages.temporary.values())
     summary = [line for line in messages.unattributed if line.startswith("rsync error:")]
-    first = next(iter([*said, *named, *summary]), "")
+    first = next(iter([*said, *named, *broken, *summary]), "")
     if exit_code is not None and exit_code < 0:
         return f"rsync was killed by signal {-exit_code}"
     return f"rsync exited {exit_code}: {first}" if first else f"rsync exited {exit_code}"

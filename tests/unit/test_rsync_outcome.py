@@ -514,3 +514,18 @@ def test_memory_is_bounded_by_what_is_kept() -> None:
 def test_an_operator_is_told_which_path_it_was(line: bytes, message: str) -> None:
     """The reason of a run that failed as a whole comes with the path that it is about."""
     assert verdict(11, line).message == message
+
+
+def test_a_full_disk_is_named_and_not_that_the_pipe_to_it_broke() -> None:
+    """Rsync says both, with a big file: what the operator must know is the first."""
+    lines = (
+        b'rsync: [receiver] write failed on "/srv/www/d/big": No space left on device (28)',
+        b"rsync error: error in file IO (code 11) at receiver.c(657) [receiver=3.5.0]",
+        b"rsync: [sender] write error: Broken pipe (32)",
+    )
+    assert verdict(11, *lines, paths=[b"d/big"]).message == (
+        "rsync exited 11: d/big: No space left on device (28)"
+    )
+    assert verdict(11, lines[-1]).message == (
+        "rsync exited 11: rsync: [sender] write error: Broken pipe (32)"
+    )
