@@ -26,6 +26,7 @@ TAIL = (
     "--stats",
     "--no-h",
     "--out-format=@%o|%i|%l|%b|%n",
+    "--numeric-ids",
     "--",
     "/proc/self/fd/7/",
     "/srv/www/",
@@ -141,6 +142,13 @@ def test_daemon_and_its_password_file() -> None:
         "/proc/self/fd/7/",
         "rsync://push@web2:8730/site/html/",
     )
+
+
+@pytest.mark.parametrize("option", ["--chown=www-data:", "--usermap=a:b", "--groupmap=*:b"])
+def test_owners_that_are_mapped_go_by_name(option: str) -> None:
+    """On this machine numbers do, which spares looking names up, but not where names are told."""
+    assert "--numeric-ids" not in argv(Purpose.BATCH, replace(LOCAL, rsync_options=(option,)))
+    assert "--numeric-ids" in argv(Purpose.BATCH, replace(LOCAL, rsync_options=("--fsync",)))
 
 
 def test_ssh_options_come_first_and_are_quoted_for_rsync() -> None:
