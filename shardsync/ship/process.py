@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -25,9 +26,11 @@ from shardsync.failpoints import Point, reach
 from shardsync.ship.command import RsyncCommand
 
 _READ_BYTES = 65_536
-_MUCH_BYTES = 16_384
-_BREATH_SECONDS = 0.005
+_MUCH_BYTES = 4_096
+_BREATH_SECONDS = 0.02
 """rsync writes line by line: to be woken for each costs it and us more than the line itself."""
+_PIPE_BYTES = 262_144
+"""More than the busiest rsync says in that time."""
 _EXIT_GRACE_SECONDS = 2.0
 _DRAIN_SECONDS = 0.3
 
@@ -114,6 +117,8 @@ class Child:
         A grandchild that keeps the pipes open (ssh's master does) is not waited for.
         """
         code = await asyncio.shield(self._ended)
+        for descriptor in tuple(self._breathing):
+            self._heed(descriptor)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._drained.wait(), _DRAIN_SECONDS)
         self._close_pipes()
@@ -178,7 +183,7 @@ class Child:
             reach(Point.SHIP_OUTPUT)
             self.activity += 1
             self._taken += len(piece)
-            if self._taken > _MUCH_BYTES:
+            if self._taken > _MUCH_BYTES and self.is_running:
                 self._breathe(descriptor)
             self._outputs[descriptor](piece)
         else:
@@ -241,6 +246,9 @@ def start_child(
         stdin, writer = _pipe(read=theirs, write=ours)
         stdout_reader, stdout = _pipe(read=ours, write=theirs)
         stderr_reader, stderr = _pipe(read=ours, write=theirs)
+        # Not to be had by users who have many pipes already: it waits for us more often then.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         process = subprocess.Popen(
             [*_mortal(), *command.argv],
             stdin=stdin,
