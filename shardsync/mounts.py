@@ -59,7 +59,8 @@ class MountTable:
         # read, so that what changes in between is read now or told next time.
         elif not self._news.poll(0):
             return self._mounts
-        self._mounts = tuple(parse_mounts(self._whole(self._descriptor).splitlines()))
+        # Not splitlines, which takes a carriage return, that the kernel leaves in a path, for one.
+        self._mounts = tuple(parse_mounts(self._whole(self._descriptor).split(b"\n")))
         return self._mounts
 
     def close(self) -> None:

@@ -14,9 +14,10 @@ def file_system(device: int) -> str:
     """
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        # As bytes: a text's lines and words end at more than what the kernel escapes in a path.
+        with open("/proc/self/mountinfo", "rb") as stream:
             for line in stream:
-                fields = line.split()
+                fields = os.fsdecode(line.rstrip(b"\n")).split(" ")
                 if fields[2] == wanted:
                     after = fields.index("-")
                     kind, source = fields[after + 1 : after + 3]

@@ -290,6 +290,32 @@ def test_mounts_that_go_or_cover_are_told(root: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+@pytest.mark.parametrize("name", ["a b\n\t\\#", "a\rb", "a\x0bb\x0c\x1c\x85", "a (deleted)"])
+def test_a_mount_at_an_odd_name_is_guarded(root: Path, name: str) -> None:
+    """Also below a root of that name which is reached by a symlink: the kernel escapes in its
+    table what separates its fields, and nothing else.
+    """
+    odd = root / name
+    point = odd / name
+    point.mkdir(parents=True)
+    link = root / "way"
+    link.symlink_to(name)
+    try:
+        mount(point)
+        (point / "f").write_text("1")
+        held = guard(link)
+        assert [number[0] for number in held.mount_numbers] == [os.fsencode(name)]
+        umount(point)
+        trouble = held.check()
+        assert trouble is not None
+        assert trouble.kind is RootTroubleKind.MOUNT_LOST
+        held.release()
+    finally:
+        subprocess.run(["umount", "-lR", point], check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 def test_release_lets_a_plain_umount_through(root: Path) -> None:
     """A pinned root keeps its mount busy, a released one does not."""
     mount(root)

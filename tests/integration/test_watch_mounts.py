@@ -70,6 +70,18 @@ def test_what_is_mounted_is_journaled_and_watched(watching: Watching) -> None:
         assert len(watching.watcher._ledger._table) == 6
 
 
+def test_a_mount_at_an_odd_name_is_followed(watching: Watching) -> None:
+    """The kernel escapes in its table what separates its fields, and no carriage return."""
+    name = "p \r\rq\x0b"
+    point = watching.root / "m" / name
+    point.mkdir()
+    assert watching.paths() == {os.fsencode(f"m/{name}")}
+    with mounted(point):
+        assert ("tree", os.fsencode(f"m/{name}")) in watching.seen()
+        (point / "g").write_text("g")
+        assert watching.seen() == {("entry", os.fsencode(f"m/{name}/g"))}
+
+
 def test_a_mount_is_known_before_a_flush_that_came_after_it(watching: Watching) -> None:
     """The flush is acknowledged at a Position that is not below the mount's Change."""
     with mounted(watching.root / "m/p"):
