@@ -5,21 +5,32 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from shardsync.journal.records import NodeKey, Work
+from shardsync.journal.records import Compare, NodeKey, Work
+
+_WEAKEST_FIRST = (
+    f"{Compare.EMPTY} {Compare.ATTRIBUTES} {Compare.CHECKSUM} {Compare.CONTENT} {Compare.ANEW}"
+)
+"""What is joined is compared as closely as either asked for: a later one may ask for less."""
+
+_PUT = (
+    "INSERT INTO work (tree, node, path, scope, compare, reason, since, request,"  # noqa: S608 (our own words)
+    " attempts, not_before, last_error, first, beyond)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (tree, node, path, scope, reason, first) DO UPDATE SET"
+    " since = min(since, excluded.since), attempts = excluded.attempts,"
+    f" compare = CASE WHEN instr('{_WEAKEST_FIRST}', compare)"
+    f" > instr('{_WEAKEST_FIRST}', excluded.compare) THEN compare ELSE excluded.compare END,"
+    " not_before = excluded.not_before,"
+    " last_error = excluded.last_error, beyond = CASE WHEN beyond = x''"
+    " OR excluded.beyond = x'' THEN x'' ELSE max(beyond, excluded.beyond) END,"
+    " request = CASE excluded.request WHEN '' THEN request ELSE excluded.request END"
+)
 
 
 def add_work(connection: sqlite3.Connection, key: NodeKey, work: Iterable[Work]) -> None:
     """Within the caller's transaction. Raises sqlite3.Error."""
     connection.executemany(
-        "INSERT INTO work (tree, node, path, scope, compare, reason, since, request,"
-        " attempts, not_before, last_error, first, beyond)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (tree, node, path, scope, reason, first) DO UPDATE SET"
-        " since = min(since, excluded.since), attempts = excluded.attempts,"
-        " compare = excluded.compare, not_before = excluded.not_before,"
-        " last_error = excluded.last_error, beyond = CASE WHEN beyond = x''"
-        " OR excluded.beyond = x'' THEN x'' ELSE max(beyond, excluded.beyond) END,"
-        " request = CASE excluded.request WHEN '' THEN request ELSE excluded.request END",
+        _PUT,
         (
             (
                 *key,

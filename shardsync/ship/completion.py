@@ -36,7 +36,7 @@ class Completion:
             return False
         if running.request.kind is RequestKind.FLUSH:
             return self._is_flushed(running, station)
-        return not self._read.has_work_of(station.key, running.request.id)
+        return not self._open_ids(running, station)
 
     def is_stuck(self, running: Running, station: Station) -> bool:
         """Whether only paths that fail again and again are left of a request.
@@ -44,12 +44,12 @@ class Completion:
         They are tried for ever, but no command waits for them; a flush does, within its
         timeout, as its promise is that all is on the Nodes.
         """
-        return (
-            running.request.kind is not RequestKind.FLUSH
-            and self._reached(running, station)
-            and self._read.has_only_failures_of(
-                station.key, running.request.id, attempts=_STUBBORN_ATTEMPTS
-            )
+        if running.request.kind is RequestKind.FLUSH or not self._reached(running, station):
+            return False
+        left = self._open_ids(running, station)
+        return bool(left) and all(
+            self._read.has_only_failures_of(station.key, name, attempts=_STUBBORN_ATTEMPTS)
+            for name in left
         )
 
     def is_stalled(self, running: Running, rows: list[NodeRow]) -> bool:
@@ -77,7 +77,7 @@ class Completion:
             f"{printable(item.path)} on {station.key[1]} ({item.last_error})"
             for station in stations
             for item in self._read.failures(station.key)
-            if item.request == running.request.id or (by_cursor and item.since <= running.began_us)
+            if item.request in running.ids or (by_cursor and item.since <= running.began_us)
         ]
         if not words:
             return ""
@@ -92,7 +92,7 @@ class Completion:
                 reader = station.journals.reader(shard)
                 left += reader.count(after=cursor.position) if reader is not None else 0
             return left
-        return self._read.count_work_of(station.key, running.request.id)
+        return sum(self._read.count_work_of(station.key, name) for name in running.ids)
 
     def why(self, row: NodeRow, station: Station) -> str:
         """Words on what keeps a Node."""
@@ -106,6 +106,9 @@ class Completion:
         if compared is not None and not row.last_error:
             return f"{row.state.value} {compared.ratio:.0%}: {compared.words}"
         return row.last_error or row.state.value
+
+    def _open_ids(self, running: Running, station: Station) -> list[str]:
+        return [name for name in running.ids if self._read.has_work_of(station.key, name)]
 
     def _reached(self, running: Running, station: Station) -> bool:
         """Whether the Node's Cursors have come to where the request asked for."""

@@ -136,11 +136,13 @@ class OpenWork:
         gain: Gain,
     ) -> None:
         by_path = {item.path: item for item in pending}
+        is_exact = any(item.compare is Compare.CHECKSUM for item in rows)
         again = self.left_by(
             delivered,
             by_path,
             request=rows[0].request if rows else "",
-            compare=Compare.ATTRIBUTES,
+            # As closely as it was compared: what differs by its bytes alone would pass otherwise.
+            compare=Compare.CHECKSUM if is_exact else Compare.ATTRIBUTES,
         )
         self._state.record(
             self._key,

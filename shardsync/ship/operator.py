@@ -25,6 +25,8 @@ from shardsync.ship.running import Running
 from shardsync.ship.station import Station
 from shardsync.ship.undertaking import Undertaking
 
+_OPENING_WORK = frozenset({RequestKind.RECONCILE, RequestKind.REPLAY, RequestKind.RESUME})
+
 
 class Operator:
     """Takes requests, starts what they ask for, answers when it is done."""
@@ -87,6 +89,7 @@ class Operator:
         except UsageError as error:
             self._answer(request, exit_code=error.exit_code, message=str(error))
             return
+        self._note_joined(request, stations)
         self._running.append(self._undertaking.again(request, stations))
 
     def tick(self) -> int:
@@ -121,6 +124,7 @@ class Operator:
         reach(Point.SHIP_REQUEST)
         try:
             stations = self._chosen(request)
+            self._note_joined(request, stations)
             match request.kind:
                 case RequestKind.PAUSE:
                     self._pausing.pause(request, stations)
@@ -139,6 +143,15 @@ class Operator:
         except OSError as error:
             message = f"the tree cannot be read: {error.strerror or error}"
             self._answer(request, exit_code=NodesFailed.exit_code, message=message)
+
+    def _note_joined(self, request: Request, stations: list[Station]) -> None:
+        """What is open already will bear this one's id, and the earlier is not done before it."""
+        if request.kind not in _OPENING_WORK:
+            return
+        keys = {station.key for station in stations}
+        for running in self._running:
+            if keys.intersection(running.keys):
+                running.joined.add(request.id)
 
     def _chosen(self, request: Request) -> list[Station]:
         found = [

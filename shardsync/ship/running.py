@@ -13,6 +13,7 @@ class Running:
     """A request under way. `until`: per Node the Cursors that answer it; `total` of its pieces.
 
     `stalled_us`: since when nothing of it went on, as all that is left backs off; 0: it did.
+    `joined`: later requests. What is open for this one, and asked for again, bears their ids.
     """
 
     request: Request
@@ -21,3 +22,9 @@ class Running:
     until: dict[NodeKey, dict[str, int]] = field(default_factory=dict)
     total: int = 0
     stalled_us: int = 0
+    joined: set[str] = field(default_factory=set)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the requests that its open work may bear."""
+        return (self.request.id, *self.joined)

@@ -19,6 +19,7 @@ from shardsync.config.settings import SyncSettings
 from shardsync.journal.requests import Request, RequestKind, RequestState, send
 from shardsync.model import NodeState, ShardState
 from tests.support.compare import differences
+from tests.support.immutable import immutable
 from tests.support.nodes import RsyncDaemon, local_node
 from tests.support.shipping import (
     KEY,
@@ -441,6 +442,64 @@ def test_a_reconcile_by_checksum_repairs_equal_sizes_and_times(tmp_path: Path) -
             assert differences(tree, node) == []
 
     run(work)
+
+
+def test_what_a_reconcile_by_checksum_could_not_send_is_tried_again_by_checksum(
+    tmp_path: Path,
+) -> None:
+    """Size and time are equal, so that a lesser look would take it for done."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    fill(tree, {"d/x": "right"})
+    instance.nodes = [local_node(node)]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            times = (node / "d/x").stat()
+            fill(node, {"d/x": "wrong"})
+            os.utime(node / "d/x", ns=(times.st_atime_ns, times.st_mtime_ns))
+            with immutable(node / "d/x"):
+                request = await asked(sync, RequestKind.RECONCILE, checksum=True)
+                await sync.until(lambda: bool(sync.state.read.failures(KEY)))
+            answer = await ask(sync, RequestKind.FLUSH, positions=newest(instance))
+            assert (answer.exit_code, answer.message) == (0, "")
+            assert (await answered(sync, request)).exit_code == 0
+            assert differences(tree, node) == []
+
+    run(work)
+
+
+def test_a_reconcile_that_another_joins_is_not_answered_before_it_is_done(tmp_path: Path) -> None:
+    """What both ask for is done once, and each is told when it is."""
+    instance = Instance(tmp_path)
+    tree, folder = instance.tree, tmp_path / "folder"
+    fill(tree, {"d/x": "1"})
+    folder.mkdir()
+    instance.nodes = [local_node(folder / "node")]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            folder.rename(tmp_path / "away")
+            first = await asked(sync, RequestKind.RECONCILE)
+            await sync.until(lambda: sync.state.read.has_work_of(KEY, first))
+            second = await asked(sync, RequestKind.RECONCILE)
+            await sync.until(lambda: "waiting for" in _message(sync, second))
+            assert "waiting for" in _message(sync, first)
+            (tmp_path / "away").rename(folder)
+            (folder / "node/d/x").unlink()
+            await ask(sync, RequestKind.FLUSH, positions=newest(instance))
+            for request in (first, second):
+                assert (await answered(sync, request)).exit_code == 0
+            assert differences(tree, folder / "node") == []
+
+    run(work)
+
+
+def _message(sync: Running, request_id: str) -> str:
+    answer = sync.state.read.answer(request_id)
+    return "" if answer is None else answer.message
 
 
 def test_a_reconcile_while_the_root_is_lost_is_refused_in_words(tmp_path: Path) -> None:

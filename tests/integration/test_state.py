@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,34 @@ def test_a_new_start_replaces_cursors_and_opens_work(tmp_path: Path) -> None:
     writer.close()
     reader = StateReader(tmp_path / "state.db")
     assert [item.reason for item in reader.work(KEY)] == [WorkReason.BOOTSTRAP]
+
+
+@pytest.mark.parametrize("reason", [WorkReason.RECONCILE, WorkReason.RETRY])
+def test_what_is_joined_is_compared_as_closely_as_either_asked(
+    tmp_path: Path, reason: WorkReason
+) -> None:
+    """A reconcile by contents is not cut to sizes and times by one that began meanwhile, nor a
+    file whose write was told to a look at its time.
+    """
+    writer = _open(tmp_path, FakeClock())
+    closer = (
+        Compare.EMPTY,
+        Compare.ATTRIBUTES,
+        Compare.CHECKSUM,
+        Compare.CONTENT,
+        Compare.ANEW,
+    )
+    for before in closer:
+        for then in closer:
+            path = f"{before} {then}".encode()
+            for compare in (before, then):
+                item = replace(_retry(path, 1), compare=compare, reason=reason)
+                writer.add_work(KEY, [item])
+    found = {item.path.decode(): item.compare for item in writer.read.work(KEY)}
+    assert len(found) == 25
+    for told, compare in found.items():
+        assert closer.index(compare) == max(closer.index(Compare(one)) for one in told.split())
+    writer.close()
 
 
 def test_batch_records_are_bounded_by_time(tmp_path: Path) -> None:
