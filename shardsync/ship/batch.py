@@ -301,6 +301,7 @@ class _Planner:
             # `x/` is excluded, `x` is not, and nobody can say which it was: rsync, which sees
             # what the Node has, names it in a dry run of the directory above, or keeps it.
             self._plan.listings[path.rpartition(b"/")[0]] = item.since
+            self._place_folder_of(path, item.since)
             return
         self._plan.gone[path] = self._plan.gone.get(path, 0) + 1
         if path == item.path and item.want == Want.CONTENT:

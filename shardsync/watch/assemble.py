@@ -210,6 +210,7 @@ def open_watcher(
             pending=pending,
             probe=probe,
             scanner=scanner,
+            excluded=excluded,
             clock=clock,
         ),
         scanner=scanner,

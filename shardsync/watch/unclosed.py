@@ -6,7 +6,7 @@ import stat
 
 from shardsync.clock import Clock
 from shardsync.watch.events import Fold
-from shardsync.watch.gathered import Gathered
+from shardsync.watch.gathered import Filter, Gathered
 from shardsync.watch.pending import Look, PendingFiles, Probe
 from shardsync.watch.scan import Scanner
 
@@ -25,6 +25,7 @@ class Unclosed:
         pending: PendingFiles,
         probe: Probe,
         scanner: Scanner,
+        excluded: Filter,
         clock: Clock,
     ) -> None:
         self._fold = fold
@@ -32,6 +33,7 @@ class Unclosed:
         self._pending = pending
         self._probe = probe
         self._scanner = scanner
+        self._excluded = excluded
         self._clock = clock
 
     def tick(self, now: float) -> None:
@@ -55,10 +57,17 @@ class Unclosed:
         appeared.clear()
 
     def _look_at_new(self, path: bytes) -> None:
-        """Symlinks, fifos, devices and further names of a file never see a CLOSE_WRITE."""
-        found = self._probe.kind(path)
-        if found is None:
-            return
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            del self._fold.fresh[path]
-            self._gathered.entry(path)
+        """Symlinks, fifos, devices and further names of a file never see a CLOSE_WRITE.
+
+        Of what is excluded nobody waits for the content: that its directory changed is news now.
+        """
+        if not self._is_excluded(path):
+            found = self._probe.kind(path)
+            if found is None or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+                return
+        del self._fold.fresh[path]
+        self._gathered.entry(path)
+
+    def _is_excluded(self, path: bytes) -> bool:
+        name = path.rpartition(b"/")[2]
+        return self._excluded.suspects(name) and self._excluded.excludes(path, False)

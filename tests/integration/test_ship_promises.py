@@ -152,6 +152,24 @@ def test_what_is_excluded_is_never_touched_on_a_node(tmp_path: Path, kind: str) 
         run(lambda: work(folder))
 
 
+def test_the_time_of_a_directory_that_lost_an_excluded_one_is_sent(tmp_path: Path) -> None:
+    """A pattern for directories alone says nothing of what is gone: it may have been a file."""
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, tmp_path / "node"
+    fill(tree, {"d/cache/x": "1", "d/page": "1"})
+    instance.nodes = [dataclasses.replace(local_node(node), exclude=("cache/",))]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            shutil.rmtree(tree / "d/cache")
+            instance.changed("d/cache/x", "d/cache")
+            await sync.followed()
+            assert differences(tree, node) == []
+
+    run(work)
+
+
 def test_delete_false_never_deletes(tmp_path: Path) -> None:
     """With delete = false a Node keeps what is gone, whatever the Change; nothing waits."""
     instance = Instance(tmp_path)
