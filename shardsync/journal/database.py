@@ -198,7 +198,9 @@ class ReadOnly:
             try:
                 yield connection.execute
             finally:
-                connection.execute("ROLLBACK")
+                # An error of the disk ends it by itself: that is told, not that it has ended.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
         except (sqlite3.Error, TypeError) as error:
             raise unusable(self._name, self.path, error) from error
 

@@ -180,6 +180,39 @@ def test_a_journal_deleted_under_its_writer_is_noticed(tmp_path: Path) -> None:
         JournalReader(writer.path).journal_id()
 
 
+def test_a_disk_that_fails_in_a_read_is_told_and_read_again(tmp_path: Path) -> None:
+    """In its own words, though SQLite ended the transaction by itself; and none is left open."""
+    writer = _new(tmp_path, FakeClock())
+    writer.begin_epoch(EpochReason.FIRST_START)
+    writer.commit([_row(b"%060d" % number) for number in range(1_000)])
+    writer.close()
+    reader = JournalReader(writer.path)
+    span, rows = reader.stretch(after=0, limit=1)
+    assert (span.last_position, len(rows)) == (START + 999, 1)
+    (descriptor,) = _open_as(writer.path)
+    saved, deaf = os.dup(descriptor), os.open(writer.path, os.O_WRONLY)
+    # SQLite's own descriptor, behind its back: this one cannot be read from.
+    os.dup2(deaf, descriptor, inheritable=False)
+    for _ in range(2):
+        with pytest.raises(StateUnusable, match="disk I/O error"):
+            reader.stretch(after=0, limit=1_000)
+    os.dup2(saved, descriptor, inheritable=False)
+    assert len(reader.stretch(after=0, limit=1_000)[1]) == 1_000
+    reader.close()
+    os.close(saved)
+    os.close(deaf)
+
+
+def _open_as(path: Path) -> list[int]:
+    """The descriptors of this process that are open on the file."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == str(path):
+                found.append(int(name))
+    return found
+
+
 def test_size_bounds_prune_the_oldest_first(tmp_path: Path) -> None:
     """Beyond its size the Journal drops its oldest slice and says how far."""
     writer = _new(tmp_path, FakeClock())
