@@ -121,6 +121,10 @@ class Child:
             self._heed(descriptor)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._drained.wait(), _DRAIN_SECONDS)
+        # Where nobody read for so long, as it was paused or we were busy, its last words are there
+        # still: one read takes what a pipe holds.
+        for descriptor in tuple(self._outputs):
+            self._read(descriptor)
         self._close_pipes()
         return code
 

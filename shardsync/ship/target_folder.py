@@ -133,16 +133,21 @@ class _Asker:
         self._is_running = False
 
     def ask(self, path: str) -> Future[Identity | None]:
-        """The answer, whenever it comes."""
+        """The answer, whenever it comes; None where no thread can be had to look."""
         answer: Future[Identity | None] = Future()
         with self._lock:
-            self._questions.put((path, answer))
-            if not self._is_running:
-                self._is_running = True
-                threading.Thread(
-                    target=self._answer_all, name=f"target {path}", daemon=True
-                ).start()
+            try:
+                self._start(f"target {path}")
+            except RuntimeError:
+                answer.set_result(None)
+            else:
+                self._questions.put((path, answer))
         return answer
+
+    def _start(self, name: str) -> None:
+        if not self._is_running:
+            threading.Thread(target=self._answer_all, name=name, daemon=True).start()
+            self._is_running = True
 
     def end(self) -> None:
         """Do not wait for the next question, if none is asked yet."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import resource
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +156,43 @@ def test_what_is_new_in_the_tree_is_no_sign(
             assert differences(instance.tree, folder) == []
         looks = [run for run in counted.comparisons() if "--ignore-errors" in run]
         assert [run for run in looks if " -r " not in run] == []
+
+    run(work)
+
+
+@contextlib.contextmanager
+def _no_thread_left() -> Iterator[None]:
+    """As long as this is open, no memory is to be had for the stack of another thread."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    before, limits = threading.stack_size(1 << 30), resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 29), limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        threading.stack_size(before)
+
+
+def test_without_a_thread_to_look_nothing_is_told(tmp_path: Path) -> None:
+    """A machine at its limit of processes: the Node goes on, and is looked at once it can be."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+
+    async def work() -> None:
+        target = TargetFolder(target=local_node(folder).target)
+        with _no_thread_left():
+            await target.meet()
+            target.ask()
+            await target.look()
+        await target.look()
+        doubts = [target.is_in_doubt]
+        folder.rename(tmp_path / "other")
+        folder.mkdir()
+        await target.look()
+        doubts.append(target.is_in_doubt)
+        assert doubts == [False, True]
+        target.close()
 
     run(work)
 

@@ -382,7 +382,7 @@ def test_a_stalled_node_is_ended_at_the_deadline(root: Path, tmp_path: Path) -> 
     assert result.seconds < 10
 
 
-async def rogue(script: str, seconds: float = SECONDS) -> RunResult:
+async def rogue(script: str, seconds: float = SECONDS, *, paused: bool = False) -> RunResult:
     """A run in which the program is not rsync at all but what a hostile Node could make of it."""
     descriptor = os.open("/", os.O_PATH)
     run = RsyncRun(
@@ -396,6 +396,8 @@ async def rogue(script: str, seconds: float = SECONDS) -> RunResult:
     )
     run.start()
     os.close(descriptor)
+    if paused:
+        run.pause()
     return await run.finish(paths=[b"a"], deadline_seconds=seconds)
 
 
@@ -413,6 +415,20 @@ def test_endless_output_is_cut_off(script: str) -> None:
     result = done(rogue(script, seconds=20))
     assert (result.outcome, result.trouble) == (Outcome.NOTHING, Trouble.DEADLINE)
     assert len(result.unattributed) <= 50
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_last_words_of_a_run_are_heard(*, paused: bool) -> None:
+    """All that its pipes hold, also where nobody listened as it ended: what is not heard to have
+    failed counts as shipped.
+    """
+    script = (
+        "cat > /dev/null; for n in $(seq 1400); do echo '@send|<f+++++++++|1|1|some/path'; done;"
+        " echo 'rsync: [sender] something that is not known' >&2; exit 23"
+    )
+    result = done(rogue(script, paused=paused))
+    assert (result.exit_code, result.sent) == (23, 1_400)
+    assert result.unattributed == ("rsync: [sender] something that is not known",)
 
 
 def test_children_are_ended_too(tmp_path: Path) -> None:
