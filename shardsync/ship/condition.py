@@ -50,6 +50,8 @@ class NodeCondition:
         # What was pending then may have been sent by an rsync that was killed.
         self._unswept_until = clock.wall_us()
         self._stale = 0
+        self.looks_again = False
+        """Whether the last try ended because the Tree moved under its list."""
 
     def must_wait(self, row: NodeRow) -> Tick | None:
         """A Tick where nothing may be sent now: paused, halted, backing off."""
@@ -84,9 +86,14 @@ class NodeCondition:
         """Nothing of a run counts: wait, longer each time, and try the same again."""
         self._note_deleted()
         self._unswept_until = self._clock.wall_us()
-        if error.trouble is Trouble.STALE and self._stale < _STALE_AT_MOST:
+        self._stale += error.trouble is Trouble.STALE
+        # How often for a directory that is renamed on and on, who moves it decides (ship.moving).
+        is_moved_on = error.trouble is Trouble.MOVED_ON
+        self.looks_again = is_moved_on or (
+            error.trouble is Trouble.STALE and self._stale <= _STALE_AT_MOST
+        )
+        if self.looks_again:
             # The Tree moved under the list, the Node is well: another look makes another list.
-            self._stale += 1
             self._log.info("batch.stale", error=error)
             return Tick(did=Did.FAILED, wait_seconds=_STALE_SECONDS, error=str(error))
         attempts = row.attempts + 1
@@ -135,6 +142,7 @@ class NodeCondition:
     def succeeded(self, row: NodeRow, delivered: Delivered, began: float) -> None:
         """A Batch is recorded, whatever paths of it failed alone. `began`: monotonic."""
         self._stale = 0
+        self.looks_again = False
         seconds = self._clock.monotonic() - began
         values: dict[str, object] = {"last_success": self._clock.wall_us()}
         if row.attempts or row.last_error:

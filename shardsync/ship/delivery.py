@@ -27,7 +27,7 @@ from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.links import HardLinks
 from shardsync.ship.losses import Losses
-from shardsync.ship.moves import is_half_told
+from shardsync.ship.moves import has_halves, is_half_told, is_moved_on
 from shardsync.ship.moving import Mover
 from shardsync.ship.runs import Runs
 from shardsync.ship.sending import Sending
@@ -171,11 +171,22 @@ class Delivery:
         plans[self._sees] = made
         return made
 
-    def is_half_told(self, pending: Mapping[bytes, Pending]) -> bool:
-        """As `ship.moves.is_half_told`, of paths of the Tree; False where it cannot be seen."""
+    def is_half_told(self, pending: Mapping[bytes, Pending], *, in_several: bool = False) -> bool:
+        """Whether a rename is pending, of paths of the Tree, of which more is to be told.
+
+        `in_several`: Shards, which may have seen one half of it each. False where it cannot be
+        seen.
+        """
+        if not in_several and all(item.moved_from is None for item in pending.values()):
+            return False
         try:
             with self._view.root.looking() as looker:
-                return is_half_told(pending, look=looker.look)
+                if is_moved_on(pending, look=looker.look):
+                    return True
+                return in_several and (
+                    has_halves(pending.values(), look=looker.look)
+                    or is_half_told(pending, look=looker.look)
+                )
         except OSError:
             return False
 

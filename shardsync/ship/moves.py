@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from shardsync.ship.fold import Pending, ancestors, join
+from shardsync.ship.fold import Pending, Want, ancestors, join
 from shardsync.ship.look import GONE, Look, LookKind
 
 MOST_ORIGINS = 20
@@ -59,7 +59,7 @@ def find_moves(
     return moves
 
 
-def has_halves(pending: Iterable[Pending]) -> bool:
+def has_halves(pending: Iterable[Pending], *, look: Callable[[bytes], Look]) -> bool:
     """Whether one half of a rename is there, and the other perhaps not yet.
 
     Another Shard may journal it a moment later, or it is outside the Tree.
@@ -67,8 +67,25 @@ def has_halves(pending: Iterable[Pending]) -> bool:
     trees = {item.path: item.moved_from for item in pending if item.wants_tree}
     origins = set(trees.values())
     halves = [path for path, origin in trees.items() if origin is None and path not in origins]
-    # Two of them may be the two of one.
-    return len(halves) == 1
+    # Two of them may be the two of one; or both went, and the one that came is not told yet.
+    return len(halves) == 1 or (
+        1 < len(halves) <= _GUESSES and all(look(path).kind in GONE for path in halves)
+    )
+
+
+def is_moved_on(pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Look]) -> bool:
+    """Whether a directory is gone again that came by a rename, and nothing pending tells where to.
+
+    Its next rename is about to be journaled; to delete its old name now would cost its data.
+    """
+    came = [
+        item.path
+        for item in pending.values()
+        # One that was removed has a Change of its own for that, which wants more.
+        if item.moved_from is not None and item.wants_tree and item.want == Want.TREE
+    ]
+    gone = {path for path in came if look(path).kind in GONE}
+    return bool(gone) and not gone <= {item.moved_from for item in pending.values()}
 
 
 def is_half_told(pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Look]) -> bool:

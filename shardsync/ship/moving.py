@@ -26,8 +26,11 @@ from shardsync.ship.outcome import Outcome, RunResult, Trouble
 _LATER_US = 60_000_000
 """While the Batch lives it takes care itself; after a crash its Changes come first."""
 _REFUSED = frozenset({Trouble.INVOCATION, Trouble.UNATTRIBUTED, Trouble.SOURCE})
-"""A daemon may refuse --link-dest, and the directory may be gone again since it was looked at;
-it is then sent, or left out, as any other."""
+"""A daemon may refuse --link-dest; the directory is then sent, or left out, as any other."""
+_MOVED_ON_AT_MOST = 3
+"""So often in a row is a Batch given up for a directory that was renamed on. What else is in it
+waits no longer for somebody who renames all the time: until one of his is through, they are sent
+as data."""
 
 
 class Moving(Protocol):
@@ -73,12 +76,14 @@ class Sharing:
         self._state = state
         self._clock = clock
 
-    def begin(self, origins: Iterable[bytes]) -> None:
-        """From now on what is at these places may be shared."""
+    def begin(self, origins: Sequence[bytes]) -> list[bytes]:
+        """From now on what is at these places may be shared; returns what was not before."""
+        fresh = [path for path in origins if not self._state.read.move_rows(self._key, [path])]
         self._note(origins, not_before=self._clock.wall_us() + _LATER_US)
+        return fresh
 
     def end(self, origins: Iterable[bytes]) -> None:
-        """Nothing is at these places on the Node any more."""
+        """Nothing is at these places on the Node any more, or nothing was shared after all."""
         ids = self._state.read.move_rows(self._key, origins)
         if ids:
             self._state.record(self._key, BatchRecord(work_done=ids))
@@ -145,6 +150,7 @@ class Mover:
         self.may_link = may_link
         self._log = log
         self.sharing = sharing
+        self._moved_on = 0
 
     async def ship(
         self,
@@ -156,7 +162,9 @@ class Mover:
         """(what was shipped, the run that failed for the whole Node or None).
 
         The deepest come first: a directory renamed inside a renamed one finds its own old name.
-        What is refused is left out, to be sent as any directory.
+        What is refused is left out, to be sent as any directory. For one that was renamed on
+        meanwhile all of it fails, so that the old name is still there when the Changes tell of
+        the next; but not for ever.
         """
         wanted = sorted(
             (move for move in moves if self._transport.can_move(move.path)),
@@ -166,6 +174,7 @@ class Mover:
             return [], None
         fresh, result = await self._make(wanted, check_root, deadline_seconds)
         shipped: list[Moved] = []
+        known = self._moved_on
         if result.outcome is Outcome.NOTHING:
             return shipped, None if result.trouble in _REFUSED else result
         wanted = [move for move in wanted if move.path not in result.failed]
@@ -176,7 +185,7 @@ class Mover:
             run = await self._run(
                 move, only, check_root, deadline_seconds, checksum=move.path not in quick
             )
-            if run.outcome is Outcome.NOTHING and run.trouble not in _REFUSED:
+            if run.outcome is Outcome.NOTHING and not self._is_left_out(run):
                 return shipped, run
             if run.outcome is Outcome.NOTHING:
                 self._log.warning("move.refused", path=move.path, error=run.message)
@@ -190,7 +199,16 @@ class Mover:
                     link=self._links(move),
                 )
                 shipped.append(Moved(move=move, result=run, is_fresh=move.path in fresh))
+        if self._moved_on == known:
+            self._moved_on = 0
         return shipped, None
+
+    def _is_left_out(self, run: RunResult) -> bool:
+        """Whether the Batch goes on without what this run was to move."""
+        if run.trouble is not Trouble.MOVED_ON:
+            return run.trouble in _REFUSED
+        self._moved_on += 1
+        return self._moved_on > _MOVED_ON_AT_MOST
 
     def _is_quick(self, move: Move, *, is_fresh: bool) -> bool:
         """Whether size and time tell enough of the basis; else bytes are compared.
@@ -242,11 +260,10 @@ class Mover:
         checksum: bool,
     ) -> RunResult:
         link = self._links(move)
-        if link:
-            self.sharing.begin(move.origins)
+        begun = self.sharing.begin(move.origins) if link else []
         async with self._slots:
             check_root()
-            return await self._transport.ship_moved(
+            result = await self._transport.ship_moved(
                 move.path,
                 origins=move.origins,
                 link=link,
@@ -254,3 +271,7 @@ class Mover:
                 filters=(*self._filters_below(move.path), *only),
                 deadline_seconds=deadline_seconds,
             )
+        if result.exit_code is None and not result.cut_off:
+            # No rsync was started. A row that stayed would have all bytes compared next time.
+            self.sharing.end(begun)
+        return result

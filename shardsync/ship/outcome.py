@@ -53,6 +53,8 @@ class Trouble(enum.Enum):
     """Our own root or subtree cannot be opened."""
     STALE = "stale"
     """A directory in the list became something else while it was read: look again."""
+    MOVED_ON = "moved_on"
+    """A directory in the list was renamed, or went, before it was read: the Changes will tell."""
     UNATTRIBUTED = "unattributed"
     """It failed for some paths and does not tell which."""
     PATHS = "paths"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from shardsync.clock import Clock
 from shardsync.config.settings import Target
-from shardsync.escape import printable_text
+from shardsync.escape import printable, printable_text
 from shardsync.ship.command import FLAT, TIMEOUT_SECONDS, Purpose, RsyncCommand, list_bytes
 from shardsync.ship.messages import Failure, MessageReader, OutLine, out_line
 from shardsync.ship.outcome import BUSY_WORDS, Outcome, RunResult, Trouble, judge
@@ -408,6 +408,17 @@ def source_lost(error: OSError, *, listed: int) -> RunResult:
         trouble=Trouble.SOURCE,
         message=printable_text(f"cannot start: {error}"),
         listed=listed,
+    )
+
+
+def folder_moved_on(path: bytes) -> RunResult:
+    """The result of a run that was not started, as its directory is at `path` no longer."""
+    return RunResult(
+        exit_code=None,
+        outcome=Outcome.NOTHING,
+        trouble=Trouble.MOVED_ON,
+        message=f"{printable(path)}: renamed, or gone, since it was looked at",
+        listed=1,
     )
 
 

@@ -10,7 +10,8 @@ its `max_delay`, which Lag and flush count, and the Cursor moves on over it. A f
 is written all the time thus holds back no other, and costs a row now and then; what rests
 costs none. The row goes with the Batch that ships the path.
 
-Only single entries are held. A directory that came as a whole is shipped after `delay`.
+Only single entries are held. A directory that came as a whole is shipped after `delay`; one that
+was renamed on within it, after the `delay` of its last rename, or twice its own.
 """
 
 from __future__ import annotations
@@ -100,6 +101,16 @@ class Settling:
             return None
         now = self._clock.wall_us()
         return range(now - self._delay_us + 1, now + _AHEAD_US)
+
+    def tells_more(self, part: Slice) -> bool:
+        """Whether what is too young to be read may tell more of `part`, and is soon old enough.
+
+        Not for ever where there is always something young.
+        """
+        return (
+            part.held_until is not None
+            and self._clock.wall_us() - part.oldest < 2 * self._delay_us
+        )
 
     def due_in_seconds(self, part: Slice) -> float | None:
         """When the first Change that is too young will be old enough."""

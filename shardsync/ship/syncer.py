@@ -29,7 +29,6 @@ from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.fold import Pending, join, rebase
 from shardsync.ship.journals import TreeJournals
 from shardsync.ship.links import HardLinks
-from shardsync.ship.moves import has_halves
 from shardsync.ship.observer import ShipObserver
 from shardsync.ship.open_work import OpenWork
 from shardsync.ship.settling import Held, Settling, due_now
@@ -39,7 +38,7 @@ from shardsync.ship.tick import IDLE_SECONDS, Did, Tick
 
 _WATCHED_SECONDS = 0.2
 _HALF_SECONDS = 0.15
-"""Watchers commit within 50 ms; the second half of a rename is worth the wait."""
+"""Watchers commit within 50 ms; the second half of a rename, or the next, is worth the wait."""
 
 
 class Syncer:
@@ -236,13 +235,14 @@ class Syncer:
         return self._rest(row, cursors, unread)
 
     def _other_half_may_come(self, unread: Slice) -> bool:
-        """Whether a rename that concerns several Shards is so new that one may be behind."""
-        if not unread.pending or len(self._journals.shard_ids()) == 1:
+        """Whether a rename is so new that what came of it may not be journaled yet."""
+        if not unread.pending:
             return False
         age_us = self._clock.wall_us() - unread.newest
         is_fresh = 0 <= age_us < _HALF_SECONDS * 1_000_000
-        return is_fresh and (
-            has_halves(unread.pending.values()) or self._delivery.is_half_told(unread.pending)
+        # What ended the last try is newer than all that is pending.
+        return (is_fresh or self._condition.looks_again) and self._delivery.is_half_told(
+            unread.pending, in_several=len(self._journals.shard_ids()) > 1
         )
 
     async def _meet_again(self, row: NodeRow) -> None:
@@ -318,11 +318,14 @@ class Syncer:
         part = await self._read_slice(cursors, young)
         if young is None or not part.pending:
             return part, Held()
+        if self._settling.tells_more(part) and self._delivery.is_half_told(part.pending):
+            return Slice(held_until=part.held_until), Held()
         return part, await self._settling.hold(part, cursors, young)
 
     async def _read_slice(self, cursors: dict[str, Cursor], young: range | None) -> Slice:
         most = self._size.paths
-        found = await self._backlog.read(cursors, max_paths=most, young=young)
+        again = self._condition.looks_again
+        found = await self._backlog.read(cursors, max_paths=most, young=young, anew=again)
         if self._other_half_may_come(found):
             await asyncio.sleep(_HALF_SECONDS)
             found = await self._backlog.read(cursors, max_paths=most, young=young, anew=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from shardsync.ship.command import (
 from shardsync.ship.comparison import Comparison
 from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
-from shardsync.ship.rsync import source_lost
+from shardsync.ship.rsync import folder_moved_on, source_lost
 from shardsync.ship.slots import NodeSlots, Pulse
 from shardsync.ship.ssh_master import SshMaster, shares
 from shardsync.ship.starting import RunStarter, Source
@@ -237,6 +238,10 @@ class NodeTransport:
         async def once() -> RunResult:
             try:
                 source = self._starter.open_folder(folder)
+            except OSError as error:
+                is_gone = error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+                return folder_moved_on(path) if is_gone else source_lost(error, listed=1)
+            try:
                 try:
                     run = self._starter.begin_on(
                         source,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +18,13 @@ from shardsync.journal.records import Compare, Work, WorkReason
 from shardsync.journal.requests import RequestKind
 from shardsync.journal.state_writer import StateWriter
 from shardsync.log import Log
-from shardsync.model import Kind, Scope
+from shardsync.model import Kind, NodeState, Scope
 from shardsync.ship.moves import Move
-from shardsync.ship.moving import Mover, Sharing
-from shardsync.ship.outcome import Outcome, RunResult
-from shardsync.ship.rsync import source_lost
+from shardsync.ship.moving import Moved, Mover, Sharing
+from shardsync.ship.outcome import Outcome, RunResult, Trouble
+from shardsync.ship.rsync import folder_moved_on
 from tests.support.compare import differences
+from tests.support.counted_rsync import rsync_after
 from tests.support.nodes import RsyncDaemon, Sshd, local_node
 from tests.support.old_rsync import old_rsync
 from tests.support.shipping import (
@@ -47,9 +48,11 @@ def _filled(folder: Path, *, files: int = FILES) -> None:
         path.write_text(f"{number:06}")
 
 
-def _moved(instance: Instance, *moves: tuple[str, str | None], shard: int = 0) -> None:
+def _moved(
+    instance: Instance, *moves: tuple[str, str | None], shard: int = 0, later_us: int = 0
+) -> None:
     """Journal renames as a Watcher does: (path, old path or None for the half that left)."""
-    now = instance.clock.wall_us()
+    now = instance.clock.wall_us() + later_us
     instance.journals[shard].commit(
         [
             (path.encode(), Scope.TREE, Kind.CONTENT, now, old.encode() if old else None)
@@ -435,8 +438,11 @@ def test_receivers_that_take_less(receiver: str, tmp_path: Path) -> None:
     run(work)
 
 
-class _Gone:
-    """A transport whose renamed directory goes just before its run: a hand-written Moving."""
+class _Ends:
+    """A transport whose runs for renamed directories end as told: a hand-written Moving."""
+
+    def __init__(self, result: RunResult) -> None:
+        self.result = result
 
     def can_move(self, path: bytes) -> bool:
         return path == b"new"
@@ -445,16 +451,21 @@ class _Gone:
         return RunResult(exit_code=0, outcome=Outcome.SHIPPED, listed=len(paths))
 
     async def ship_moved(self, path: bytes, **_: object) -> RunResult:
-        return source_lost(FileNotFoundError(2, "No such file or directory", path), listed=1)
+        assert path == b"new"
+        return self.result
 
 
-def test_a_directory_that_is_gone_again_is_no_trouble_of_the_node(tmp_path: Path) -> None:
-    """Renamed on while its Batch runs: it is left to the Changes that follow."""
-    clock = SystemClock()
-    state = StateWriter.open(tmp_path / "state.db", clock=clock)
-    mover = Mover(
-        transport=_Gone(),
-        sharing=Sharing(key=KEY, state=state, clock=clock),
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[StateWriter]:
+    writer = StateWriter.open(tmp_path / "state.db", clock=SystemClock())
+    yield writer
+    writer.close()
+
+
+def _mover(state: StateWriter, ends: _Ends) -> Mover:
+    return Mover(
+        transport=ends,
+        sharing=Sharing(key=KEY, state=state, clock=SystemClock()),
         slots=contextlib.nullcontext(),
         filters_below=lambda _path: (),
         first_below=lambda _path: (),
@@ -462,18 +473,110 @@ def test_a_directory_that_is_gone_again_is_no_trouble_of_the_node(tmp_path: Path
         may_link=True,
         log=Log("test"),
     )
+
+
+def _ship(mover: Mover) -> tuple[list[Moved], RunResult | None]:
     move = Move(path=b"new", origins=(b"old",), is_gone=True, is_told=True)
+    return asyncio.run(mover.ship([move], check_root=lambda: None, deadline_seconds=1.0))
+
+
+def test_a_directory_that_was_renamed_on_is_looked_for_but_not_for_ever(
+    state: StateWriter,
+) -> None:
+    """Three times in a row all of the Batch fails, so that the next name is made of the old one;
+    then they go on without, for what else is in them, until one is shipped again. Nothing
+    counts as shared.
+    """
+    moved_on = folder_moved_on(b"new")
+    ends = _Ends(moved_on)
+    mover = _mover(state, ends)
+    for _ in range(2):
+        assert [_ship(mover) for _ in range(3)] == [([], moved_on)] * 3
+        assert [_ship(mover) for _ in range(5)] == [([], None)] * 5
+        assert state.read.work(KEY) == []
+        ends.result = RunResult(exit_code=0, outcome=Outcome.SHIPPED)
+        assert len(_ship(mover)[0]) == 1
+        mover.sharing.end([b"old"])
+        ends.result = moved_on
+
+
+def test_what_may_be_shared_after_a_run_that_failed_is_sent_anew(state: StateWriter) -> None:
+    """The old name whose files the new one may have by now, and no other; and no sooner shared
+    than told.
+    """
+    failed = RunResult(exit_code=23, outcome=Outcome.NOTHING, trouble=Trouble.UNATTRIBUTED)
+    mover = _mover(state, _Ends(failed))
+    assert _ship(mover) == ([], None)
+    (row,) = state.read.work(KEY)
+    assert (row.path, row.compare) == (b"old", Compare.ANEW)
+    # It stays where one that has been there before meets a run that is not even started.
+    assert _ship(_mover(state, _Ends(folder_moved_on(b"new"))))[1] is not None
+    mover.sharing.leave([b"old", b"other"])
+    due = state.read.work_due(KEY, now_us=SystemClock().wall_us(), limit=9)
+    assert [row.path for row in due] == [b"old"]
+
+
+def test_the_next_rename_is_waited_for(tmp_path: Path) -> None:
+    """Gone again already when the first is read: a Watcher tells of the second a moment later."""
+    instance = Instance(tmp_path)
+
+    def work(_: Running) -> None:
+        _rename(instance, "old", "b")
+        _rename(instance, "b", "new")
+        _moved(instance, ("old", None), ("b", "old"))
+        later = lambda: _moved(instance, ("b", None), ("new", "b"))  # noqa: E731 (in time)
+        asyncio.get_running_loop().call_later(0.03, later)
+
+    before = _synced(instance, work)
+    assert differences(instance.tree, tmp_path / "node") == []
+    assert _inodes(tmp_path / "node" / "new") == before
+
+
+def test_the_next_rename_within_the_delay_is_waited_for(tmp_path: Path) -> None:
+    """It is journaled, and too young to be read when the first is old enough."""
+    instance = Instance(tmp_path)
+    instance.sync = SyncSettings(delay_seconds=0.4, max_delay_seconds=10.0)
+
+    def work(_: Running) -> None:
+        _rename(instance, "old", "b")
+        _rename(instance, "b", "new")
+        _moved(instance, ("old", None), ("b", "old"))
+        _moved(instance, ("b", None), ("new", "b"), later_us=200_000)
+
+    before = _synced(instance, work)
+    assert differences(instance.tree, tmp_path / "node") == []
+    assert _inodes(tmp_path / "node" / "new") == before
+
+
+@pytest.mark.fault("renamed-on")
+@pytest.mark.parametrize("kind", ["local", "daemon"])
+def test_a_rename_while_the_first_is_shipped_costs_no_data(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old name is kept until the next Change tells what has become of it."""
+    instance = Instance(tmp_path)
+    tree = instance.tree
+    _filled(tree / "old")
+    rsync_after(
+        tmp_path / "bin", f"[ ! -d {tree}/b ] || mv {tree}/b {tree}/new", monkeypatch=monkeypatch
+    )
 
     async def work() -> None:
-        shipped = await mover.ship([move], check_root=lambda: None, deadline_seconds=1.0)
-        assert shipped == ([], None)
+        with node_of_kind(kind, tmp_path) as (node, folder):
+            instance.nodes = [node]
+            async with running(instance) as sync:
+                await sync.followed()
+                before = _inodes(folder / "old")
+                _rename(instance, "old", "b")
+                _moved(instance, ("old", None), ("b", "old"))
+                await sync.until((tree / "new").is_dir)
+                _moved(instance, ("b", None), ("new", "b"))
+                await sync.followed()
+                assert differences(tree, folder) == []
+                assert _inodes(folder / "new") == before
+                assert row_of(sync).state is NodeState.FOLLOWING
 
     run(work)
-    mover.sharing.leave([b"old", b"other"])
-    assert [row.path for row in state.read.work_due(KEY, now_us=clock.wall_us(), limit=9)] == [
-        b"old"
-    ]
-    state.close()
 
 
 def test_a_node_that_deletes_nothing_keeps_the_old_name(tmp_path: Path) -> None:

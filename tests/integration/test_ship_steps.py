@@ -426,6 +426,28 @@ def test_a_list_that_grew_stale_is_made_anew_at_once(
     asyncio.run(work())
 
 
+def test_a_node_never_backs_off_because_somebody_keeps_renaming(
+    instance: Instance, state: StateWriter, clock: FakeClock
+) -> None:
+    """However often: what moves the directories ends it. For other trouble it does."""
+    node = _Node()
+
+    async def work() -> None:
+        syncer = _syncer(instance, state, clock, node)
+        await _until_idle(syncer)
+        instance.changed("a")
+        node.breaks(Trouble.MOVED_ON)
+        for _ in range(20):
+            tick = await syncer.tick()
+            assert (tick.did, tick.wait_seconds) == (Did.FAILED, 0.05)
+            assert state.read.nodes()[KEY].state is NodeState.FOLLOWING
+        node.breaks(Trouble.PROTOCOL)
+        await syncer.tick()
+        assert state.read.nodes()[KEY].state is NodeState.BACKING_OFF
+
+    asyncio.run(work())
+
+
 def test_a_flush_tries_a_node_that_backs_off_at_once(
     instance: Instance, state: StateWriter, clock: FakeClock
 ) -> None:

@@ -1,4 +1,4 @@
-"""An `rsync` on the PATH that notes each run, then is the real one."""
+"""An `rsync` on the PATH that notes each run, or has something done first, and is the real one."""
 
 from __future__ import annotations
 
@@ -27,14 +27,9 @@ class CountedRsync:
     @classmethod
     def install(cls, folder: Path, monkeypatch: pytest.MonkeyPatch) -> CountedRsync:
         """From now on, for this process and what it starts."""
-        program = shutil.which("rsync")
-        assert program is not None
-        folder.mkdir()
-        script = folder / "rsync"
         counted = cls(folder / "log")
-        script.write_text(_SCRIPT.format(log=counted.log, program=program))
-        script.chmod(script.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setenv("PATH", str(folder), prepend=":")
+        folder.mkdir()
+        _install(folder, _SCRIPT.format(log=counted.log, program=_program()), monkeypatch)
         counted.forget()
         return counted
 
@@ -67,3 +62,22 @@ class CountedRsync:
                 going.add(pid)
             most = max(most, len(going))
         return most
+
+
+def rsync_after(folder: Path, command: str, *, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on each run of this process, and of what it starts, has a shell do that first."""
+    folder.mkdir()
+    _install(folder, f'#!/bin/sh\n{command}\nexec {_program()} "$@"\n', monkeypatch)
+
+
+def _program() -> str:
+    program = shutil.which("rsync")
+    assert program is not None
+    return program
+
+
+def _install(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = folder / "rsync"
+    script.write_text(text)
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")

@@ -135,6 +135,12 @@ WATCHING = (
         seen="the write is told under the newest name",
     ),
     Fault(
+        name="renamed-on",
+        what="a directory is renamed again while its first rename is shipped",
+        injected="a rename just before rsync starts, told a moment later",
+        seen="all is listed anew, the old name is kept until then: no data is sent",
+    ),
+    Fault(
         name="renamed-across-shards",
         what="a rename leads from one Shard into another",
         injected="two Watchers that see half of it each",

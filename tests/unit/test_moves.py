@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from shardsync.config.settings import Target, TargetKind
 from shardsync.ship.command import basis_options, below_target, can_be_destination
 from shardsync.ship.fold import Pending, Want
 from shardsync.ship.look import Look, LookKind
-from shardsync.ship.moves import Move, find_moves, followed, has_halves
+from shardsync.ship.moves import Move, find_moves, followed, has_halves, is_moved_on
 
 FOLDER = Look(kind=LookKind.DIRECTORY)
 MISSING = Look(kind=LookKind.MISSING)
@@ -21,9 +21,12 @@ def _pending(*items: tuple[bytes, bytes | None]) -> dict[bytes, Pending]:
     }
 
 
+def _only(*there: bytes) -> Callable[[bytes], Look]:
+    return lambda path: FOLDER if path in there else MISSING
+
+
 def _found(pending: dict[bytes, Pending], there: Iterable[bytes]) -> dict[bytes, Move]:
-    seen = set(there)
-    return find_moves(pending, look=lambda path: FOLDER if path in seen else MISSING)
+    return find_moves(pending, look=_only(*there))
 
 
 def test_a_chain_leads_back_to_every_name_that_is_gone() -> None:
@@ -68,10 +71,30 @@ def test_what_is_pending_below_an_old_name_is_pending_below_the_new_one() -> Non
 
 def test_one_half_alone_waits_for_the_other() -> None:
     """Not where both are there, told or not, and not for what is no tree."""
-    assert has_halves(_pending((b"a", None)).values())
-    assert not has_halves(_pending((b"a", None), (b"b", b"a")).values())
-    assert not has_halves(_pending((b"a", None), (b"b", None)).values())
-    assert not has_halves([Pending(path=b"f", want=Want.CONTENT, since=1)])
+    assert has_halves(_pending((b"a", None)).values(), look=_only(b"a"))
+    assert not has_halves(_pending((b"a", None), (b"b", b"a")).values(), look=_only())
+    assert not has_halves(_pending((b"a", None), (b"b", None)).values(), look=_only(b"b"))
+    assert not has_halves([Pending(path=b"f", want=Want.CONTENT, since=1)], look=_only())
+
+
+def test_two_halves_that_both_went_wait_for_what_came() -> None:
+    """Renamed on by two Shards, and the third tells a moment later; many are no rename."""
+    assert has_halves(_pending((b"a", None), (b"b", None)).values(), look=_only())
+    many = _pending(*((b"%d" % number, None) for number in range(5)))
+    assert not has_halves(many.values(), look=_only())
+
+
+def test_a_directory_that_was_renamed_on_waits_for_its_next_name() -> None:
+    """Not where that is told, nor where it was removed, which a Change of its own tells."""
+    once = _pending((b"a", None), (b"b", b"a"))
+    assert is_moved_on(once, look=_only())
+    assert not is_moved_on(once, look=_only(b"b"))
+    twice = _pending((b"a", None), (b"b", b"a"), (b"c", b"b"))
+    assert not is_moved_on(twice, look=_only(b"c"))
+    assert is_moved_on(twice, look=_only())
+    once[b"b"].want |= Want.CONTENT
+    assert not is_moved_on(once, look=_only())
+    assert not is_moved_on(_pending((b"a", None)), look=_only())
 
 
 def test_a_basis_is_told_relative_to_the_new_place() -> None:

@@ -171,7 +171,12 @@ MUTANTS = (
         name="shared-names-forgotten",
         rule="that two names share files for the moment is written down before they do",
         file="shardsync/ship/moving.py",
-        edits=(("            self.sharing.begin(move.origins)\n", "            pass\n"),),
+        edits=(
+            (
+                "        begun = self.sharing.begin(move.origins) if link else []\n",
+                "        begun: list[bytes] = []\n",
+            ),
+        ),
         tests=(f"{_MOVES}::test_killed_between_link_and_deletion_nothing_stays_shared",),
     ),
     Mutant(
