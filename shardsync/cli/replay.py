@@ -163,16 +163,19 @@ def _list(
     moment = since.at_us if since.position is None else None
     history = {} if moment is None else _cursors_at(call, moment, keys)
     paths: set[bytes] = set()
+    takers: dict[NodeKey, None] = {}
     for key in keys:
         takes = _taken_by(call, key)
         for shard in shards:
             if shard.tree != key[0]:
                 continue
             cursor = history.get(key, {}).get(shard.id)
-            paths.update(filter(takes, _paths(call, shard, positions[shard.id], cursor, below)))
+            for path in filter(takes, _paths(call, shard, positions[shard.id], cursor, below)):
+                paths.add(path)
+                takers[key] = None
     for path in sorted(paths):
         say(printable(path) or "./")
-    tell(f"{counted(len(paths), 'path')} would be sent to {call.called(keys)}")
+    tell(f"{counted(len(paths), 'path')} would be sent to {call.called(takers or keys)}")
 
 
 def _taken_by(call: Invocation, key: NodeKey) -> Callable[[bytes], bool]:

@@ -31,6 +31,7 @@ from shardsync.observe.status import (
     ShardStatus,
     Status,
     TreeStatus,
+    halted_by_shard,
     tree_state,
 )
 from shardsync.units import human_duration
@@ -197,7 +198,8 @@ class StatusReader:
         found = []
         for name, root in roots.items():
             own = tuple(shard for shard in shards if shard.tree == name)
-            halted = self._halted(name, problems)
+            # The sync process looks at no root while all Nodes are paused; the Watchers do.
+            halted = self._halted(name, problems) or halted_by_shard(own)
             found.append(
                 TreeStatus(name=name, root=root, state=tree_state(halted, own), halted=halted)
             )

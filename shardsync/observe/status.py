@@ -5,7 +5,7 @@ Pure: read by `StatusReader`, shown by the CLI, exported by the Collector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from shardsync.clock import rfc3339
@@ -155,6 +155,12 @@ class Status:
             processes=self.processes,
             problems=self.problems,
         )
+
+
+def halted_by_shard(shards: Iterable[ShardStatus]) -> str:
+    """Why a Shard of a Tree is halted, "" where none is, or none tells."""
+    halted = (shard.last_error for shard in shards if shard.state is ShardState.HALTED)
+    return next((error for error in halted if error), "")
 
 
 def tree_state(halted: str, shards: tuple[ShardStatus, ...]) -> TreeState:

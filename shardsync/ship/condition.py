@@ -112,9 +112,8 @@ class NodeCondition:
     def halt(self, error: TooManyDeletions) -> Tick:
         """Too much is gone: nothing is sent until the operator allows it."""
         self._note_deleted()
-        self._state.set_node(
-            self._key, state=NodeState.HALTED.value, halted=str(error), last_error=str(error)
-        )
+        why = self._nameless(error)
+        self._state.set_node(self._key, state=NodeState.HALTED.value, halted=why, last_error=why)
         self._log.error("node.halted", reason=error, remedy=error.remedy)
         self._observer.batch_finished(self._key, BatchOutcome.HALTED, seconds=0.0)
         return Tick(did=Did.HALTED, wait_seconds=IDLE_SECONDS, error=str(error))
@@ -123,7 +122,9 @@ class NodeCondition:
         """The Tree is not what it was: nothing is sent until its root is back."""
         self._note_deleted()
         self._state.set_node(
-            self._key, state=NodeState.HALTED.value, last_error=f"nothing is sent: {error}"
+            self._key,
+            state=NodeState.HALTED.value,
+            last_error=f"nothing is sent: {self._nameless(error)}",
         )
         self.say("node.root_lost", error)
         return Tick(did=Did.HALTED, wait_seconds=_ROOT_LOST_SECONDS, error=str(error))
@@ -207,6 +208,10 @@ class NodeCondition:
         if row.state is not state:
             self._state.set_node(self._key, state=state.value)
             self._log.info("node.state", was=row.state, now=state)
+
+    def _nameless(self, error: Exception) -> str:
+        """Words for the Node's own row, which everybody shows beside its name."""
+        return str(error).removeprefix(f"node {self._key[1]}: ")
 
     def _note_deleted(self) -> None:
         """Keep count of what a Batch deleted before it failed."""

@@ -62,11 +62,13 @@ class Housekeeping:
 
     def _look_at_roots(self) -> None:
         for tree in self._served.trees.values():
-            if self._is_let_go(tree):
-                tree.root.release()
-                continue
             before = self._state.read.tree_halted(tree.name)
-            trouble = tree.root.check()
+            if self._is_let_go(tree):
+                # What was wrong may be mended meanwhile, and an operator looks whether it is.
+                trouble = tree.root.glance() if before else None
+                tree.root.release()
+            else:
+                trouble = tree.root.check()
             now = trouble.message if trouble is not None else ""
             if now != before:
                 self._state.set_tree(tree.name, halted=now)

@@ -39,6 +39,10 @@ class Pausing:
         rows = self._state.read.nodes()
         now = self._clock.wall_us()
         for station in stations:
+            if request.adopt and rows[station.key].contacted:
+                # It is to be compared. Not to be found out when it is owned already.
+                station.require_root()
+        for station in stations:
             row = rows[station.key]
             if row.halted and not (request.allow_delete or request.adopt):
                 raise NodesFailed(

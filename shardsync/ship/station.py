@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from shardsync.errors import NodesFailed
 from shardsync.journal.records import NodeKey
 from shardsync.ship.first_contact import FirstContact
 from shardsync.ship.fold import Pending, rebase
@@ -26,6 +27,15 @@ class Station:
     @property
     def key(self) -> NodeKey:
         return self.syncer.key
+
+    def require_root(self) -> None:
+        """Look at the Tree's root, and hold it. Raises NodesFailed where it is not what it was.
+
+        Not while all Nodes of the Tree are paused: then nobody is to hold it.
+        """
+        trouble = self.root.check()
+        if trouble is not None:
+            raise NodesFailed(f"tree {self.key[0]}: {trouble.message}")
 
     def rebased(self, pending: Iterable[Pending]) -> Iterator[Pending]:
         """As this Node, which may take a subtree alone, sees it; what it does not take is left."""

@@ -43,6 +43,8 @@ class Undertaking:
     def reconcile(self, request: Request, stations: list[Station]) -> Running:
         """Have all of them compared, or what concerns the path. Raises NodesFailed."""
         self._refuse_stopped(stations)
+        for station in stations:
+            station.require_root()
         running = self._running(request, stations)
         rows = self._state.read.nodes()
         for station in stations:

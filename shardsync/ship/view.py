@@ -44,6 +44,11 @@ class TreeRoot:
             self.guard.release()
         return self.trouble
 
+    def glance(self) -> RootTrouble | None:
+        """Check the root without taking hold of it."""
+        self.trouble = self.guard.check()
+        return self.trouble
+
     def accept(self) -> RootTrouble | None:
         """Take what stands at the path now for the root."""
         self.trouble = self.guard.accept()

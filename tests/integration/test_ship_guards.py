@@ -231,11 +231,14 @@ def test_more_deletions_than_max_delete_halt_the_node(
             lost(0)
             await _halted(sync)
             assert names_below(node) == before
+            why = row_of(sync).halted
             answer = await ask(sync, RequestKind.RESUME, nodes=("web1",))
             assert answer.exit_code == 14
-            assert "web1 is halted" in answer.message
+            assert answer.message == f"node web1 is halted: {why}"
             answer = await ask(sync, RequestKind.FLUSH, positions=newest(instance))
             assert answer.exit_code == 14
+            assert answer.message == f"not done: web1 (halted: {why})"
+            assert "web1" not in why
             answer = await ask(sync, RequestKind.RESUME, nodes=("web1",), allow_delete=True)
             assert answer.exit_code == 0
             await sync.followed()

@@ -116,16 +116,18 @@ def test_a_replay_ends_at_its_timeout_and_goes_on(tmp_path: Path) -> None:
     run(work)
 
 
-def _listed(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+def _listed(capsys: pytest.CaptureFixture[str], *words: str, sent_to: str) -> list[str]:
     assert run_command(["replay", "--since", f"main-00:{START}", "--dry-run", *words]) == 0
-    return capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    assert told.err.endswith(f" would be sent to {sent_to}\n")
+    return told.out.splitlines()
 
 
 def test_a_dry_run_lists_what_the_nodes_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither what a Node excludes nor what lies outside its subtree; below a path also what a
-    Change above it says of it.
+    Change above it says of it. Named are those that take any of it.
     """
     made = HandMade(folder=tmp_path, clock=FakeClock(wall_us=START))
     monkeypatch.chdir(tmp_path)
@@ -144,11 +146,12 @@ def test_a_dry_run_lists_what_the_nodes_take(
         ]
     )
     made.open_state()
-    assert _listed(capsys) == ["news", "news/b.tmp", "shop", "shop/c"]
-    assert _listed(capsys, "--node", "web1") == ["news", "shop", "shop/c"]
-    assert _listed(capsys, "--node", "web2") == ["news", "news/b.tmp"]
-    assert _listed(capsys, "--path", "news/2026/x") == ["news/2026/x"]
-    assert _listed(capsys, "--path", "shop") == ["shop", "shop/c"]
+    assert _listed(capsys, sent_to="web1, web2") == ["news", "news/b.tmp", "shop", "shop/c"]
+    assert _listed(capsys, "--node", "web1", sent_to="web1") == ["news", "shop", "shop/c"]
+    assert _listed(capsys, "--node", "web2", sent_to="web2") == ["news", "news/b.tmp"]
+    assert _listed(capsys, "--path", "news/2026/x", sent_to="web1, web2") == ["news/2026/x"]
+    assert _listed(capsys, "--path", "shop", sent_to="web1") == ["shop", "shop/c"]
+    assert _listed(capsys, "--path", "none", sent_to="web1, web2") == []
     made.close()
 
 

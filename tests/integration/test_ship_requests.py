@@ -514,9 +514,16 @@ def test_a_reconcile_while_the_root_is_lost_is_refused_in_words(tmp_path: Path) 
             await sync.followed()
             os.rename(tree, tmp_path / "away")
             await sync.until(lambda: bool(sync.state.read.tree_halted("main")))
+            why = f"tree main: root {tree} is missing, or no directory"
             answer = await ask(sync, RequestKind.RECONCILE)
-            assert answer.exit_code == 14
+            assert (answer.exit_code, answer.message) == (14, why)
+            answer = await ask(sync, RequestKind.RESUME, nodes=("web1",), adopt=True)
+            assert (answer.exit_code, answer.message) == (14, why)
+            # No look at it while all Nodes are paused but whether it is back.
+            await ask(sync, RequestKind.PAUSE)
             os.rename(tmp_path / "away", tree)
+            await sync.until(lambda: not sync.state.read.tree_halted("main"))
+            await ask(sync, RequestKind.RESUME)
             fill(tree, {"a": "22"})
             instance.changed("a")
             await sync.followed()

@@ -366,6 +366,19 @@ def test_a_halted_tree_is_told(made: HandMade, capsys: pytest.CaptureFixture[str
     )
 
 
+def test_a_tree_that_only_its_watcher_halts_is_told_why(
+    made: HandMade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sync process, down or with all Nodes paused, does not look at the root."""
+    _follow(made)
+    made.hold(*ALL_LOCKS)
+    why = f"root {made.root} is missing, or no directory"
+    made.journals["main-00"].commit(progress={"state": "halted", "last_error": why})
+    assert run(["status"]) == 14
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith(f"tree main halted {made.root} {why} (if that is right: ")
+
+
 def test_a_damaged_journal_leaves_a_gap_not_a_failure(
     made: HandMade, capsys: pytest.CaptureFixture[str]
 ) -> None:
