@@ -53,6 +53,9 @@ class NodeCondition:
         self.looks_again = False
         """Whether the last try ended because the Tree moved under its list."""
 
+        self.lacks_room = False
+        """Whether the Node was too full for a Batch, and had none since that was not."""
+
     def must_wait(self, row: NodeRow) -> Tick | None:
         """A Tick where nothing may be sent now: paused, halted, backing off."""
         now = self._clock.wall_us()
@@ -96,6 +99,7 @@ class NodeCondition:
             # The Tree moved under the list, the Node is well: another look makes another list.
             self._log.info("batch.stale", error=error)
             return Tick(did=Did.FAILED, wait_seconds=_STALE_SECONDS, error=str(error))
+        self.lacks_room |= error.trouble is Trouble.DISK_FULL
         attempts = row.attempts + 1
         delay_us = _BACKOFF.delay_us(attempts)
         self._state.set_node(
@@ -143,7 +147,7 @@ class NodeCondition:
     def succeeded(self, row: NodeRow, delivered: Delivered, began: float) -> None:
         """A Batch is recorded, whatever paths of it failed alone. `began`: monotonic."""
         self._stale = 0
-        self.looks_again = False
+        self.looks_again = self.lacks_room = False
         seconds = self._clock.monotonic() - began
         values: dict[str, object] = {"last_success": self._clock.wall_us()}
         if row.attempts or row.last_error:

@@ -112,6 +112,7 @@ class Delivery:
         sweep: bool = False,
         big_bytes: float = math.inf,
         beyond: int = 0,
+        room_first: bool = False,
     ) -> Delivered:
         """Bring everything pending onto the Node; what fails alone is returned, not raised.
 
@@ -124,6 +125,7 @@ class Delivery:
         `sweep`: a run for these paths may have been killed, and have left a file of ours.
         `beyond`: so many entries more are to go after these, and count against `max_delete` now.
         `big_bytes`: files with more than that are set aside, not sent.
+        `room_first`: what is gone is deleted first, for a Node that is too full for the rest.
 
         Raises RootLost, NodeTrouble, TooManyDeletions: nothing then counts as shipped.
         """
@@ -142,7 +144,10 @@ class Delivery:
         if self._node.delete:
             await self._losses.check(plan, allow_delete=allow_delete, again=again, beyond=beyond)
         returning = {*plan.gone, *plan.replaced, *vacated.entries}
-        await self._send(plan, vacated, delivered, compare)
+        left = plan
+        if room_first:
+            left = await self._sending.deletions(plan, delivered, compare)
+        await self._send(left, vacated, delivered, compare)
         if self._node.delete:
             clearing = self._clearing
             await clearing.empty_returned(returning, delivered, allow_delete=allow_delete)

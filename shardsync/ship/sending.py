@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from shardsync.journal.records import Compare
 from shardsync.ship.batch import BatchPlan, IsExcluded, small_first
 from shardsync.ship.command import Purpose
+from shardsync.ship.fold import ancestors
 from shardsync.ship.footing import Footing
 from shardsync.ship.runs import Runs
 from shardsync.ship.shipping import Delivered
@@ -59,6 +61,20 @@ class Sending:
         if before is not None:
             await self._runs.run(listed, (), before, Delivered(), beside=beside)
         await self._runs.run(listed, (), purpose, delivered, beside=beside)
+
+    async def deletions(
+        self, plan: BatchPlan, delivered: Delivered, compare: Compare
+    ) -> BatchPlan:
+        """Delete what is gone; returns what is left of the plan.
+
+        Not yet what the Node may make a renamed directory of.
+        """
+        kept = {origin for move in plan.moves.values() for origin in move.origins}
+        kept |= {above for origin in kept for above in ancestors(origin)}
+        await self._list(
+            plan, [path for path in plan.gone if path not in kept], delivered, compare
+        )
+        return replace(plan, gone={path: n for path, n in plan.gone.items() if path in kept})
 
     async def first(self, plan: BatchPlan, delivered: Delivered, compare: Compare) -> None:
         """Send what pages refer to, of all that is pending, before any page.

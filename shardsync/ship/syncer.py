@@ -357,6 +357,7 @@ class Syncer:
                 allow_delete=unread.newest <= row.allow_delete,
                 sweep=self._condition.may_be_left(unread.oldest),
                 big_bytes=self._limits.big_file_bytes,
+                room_first=self._condition.lacks_room,
             )
         except BaseException:
             # Whatever it was: what is tried again, by whomever, is looked at again.

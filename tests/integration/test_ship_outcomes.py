@@ -124,6 +124,43 @@ def test_a_full_disk_holds_only_its_node(tmp_path: Path, small_disk: Path) -> No
     run(work)
 
 
+@pytest.mark.root
+@IS_ROOT
+def test_a_full_disk_makes_room_first_next_time(tmp_path: Path, small_disk: Path) -> None:
+    """With `order = "safe"`, whose deletions come last; what a renamed directory is made of stays
+    until it is made.
+    """
+    instance = Instance(tmp_path)
+    tree, node = instance.tree, small_disk / "node"
+    fill(tree, {"old": "x" * 100_000})
+    fill(tree, {f"a/{number}": "" for number in range(210)})
+    instance.nodes = [dataclasses.replace(local_node(node), order="safe")]
+
+    async def work() -> None:
+        async with running(instance) as sync:
+            await sync.followed()
+            before = (node / "a/7").stat().st_ino
+            (tree / "old").rename(tmp_path / "old")
+            fill(tree, {"new": "x" * 180_000})
+            (tree / "a").rename(tree / "b")
+            now = instance.clock.wall_us()
+            instance.changed("new", "old")
+            instance.journals[0].commit(
+                [
+                    (b"a", Scope.TREE, Kind.CONTENT, now, None),
+                    (b"b", Scope.TREE, Kind.CONTENT, now, b"a"),
+                ]
+            )
+            await sync.until(lambda: "No space left" in row_of(sync).last_error)
+            answer = await ask(sync, RequestKind.FLUSH, positions=newest(instance))
+            assert answer.exit_code == 0
+            await sync.followed()
+            assert differences(tree, node) == []
+            assert (node / "b/7").stat().st_ino == before
+
+    run(work)
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that every user can reach."""
