@@ -26,13 +26,19 @@ class Move:
 
     `is_gone`: the Tree has none of the origins any more. `is_told`: a Journal says so, and
     all pending Changes below the origins are pending below `path` too (`followed`); else it
-    is a guess.
+    is a guess. `guesses`: where it may have been before it was at the last of the origins.
     """
 
     path: bytes
     origins: tuple[bytes, ...]
     is_gone: bool
     is_told: bool
+    guesses: tuple[bytes, ...] = ()
+
+    @property
+    def bases(self) -> tuple[bytes, ...]:
+        """Where the Node may have it, the likeliest first."""
+        return (*self.origins, *self.guesses)[:MOST_ORIGINS]
 
 
 def find_moves(
@@ -56,7 +62,7 @@ def find_moves(
                 moves[item.path] = Move(
                     path=item.path, origins=origins, is_gone=True, is_told=False
                 )
-    return moves
+    return _led_back(moves, left) if left else moves
 
 
 def has_halves(pending: Iterable[Pending], *, look: Callable[[bytes], Look]) -> bool:
@@ -144,10 +150,24 @@ def _told(
     return Move(path=path, origins=tuple(origins), is_gone=True, is_told=True)
 
 
+def _led_back(moves: dict[bytes, Move], left: list[bytes]) -> dict[bytes, Move]:
+    """With guesses where a chain began in another Shard, perhaps: `mv a/x b; mv b/x b/y`."""
+    used = {origin for move in moves.values() for origin in move.origins}
+    free = [path for path in left if path not in used]
+    return {
+        path: replace(move, guesses=_namesakes(move.origins[-1], free))
+        if move.is_gone and move.is_told
+        else move
+        for path, move in moves.items()
+    }
+
+
 def _guessed(path: bytes, left: list[bytes]) -> tuple[bytes, ...]:
     """What went in the same Batch: by the same last name, else all of it if it is little."""
+    same = _namesakes(path, left)
+    return same or (tuple(left) if len(left) <= _GUESSES else ())
+
+
+def _namesakes(path: bytes, left: list[bytes]) -> tuple[bytes, ...]:
     name = path.rpartition(b"/")[2]
-    same = [origin for origin in left if origin.rpartition(b"/")[2] == name]
-    if same:
-        return tuple(same[:MOST_ORIGINS])
-    return tuple(left) if len(left) <= _GUESSES else ()
+    return tuple(origin for origin in left if origin.rpartition(b"/")[2] == name)[:MOST_ORIGINS]

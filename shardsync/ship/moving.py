@@ -214,12 +214,13 @@ class Mover:
         """Whether size and time tell enough of the basis; else bytes are compared.
 
         Only of what the Node holds by our own hand, all of it shipped, and where what changed
-        since is shipped after.
+        since is shipped after: never of a guess.
         """
         return (
             is_fresh
             and self._links(move)
             and move.is_told
+            and not move.guesses
             and self.sharing.is_settled([move.path, *move.origins])
             and not any(self._is_divided(path) for path in (move.path, *move.origins))
         )
@@ -260,12 +261,12 @@ class Mover:
         checksum: bool,
     ) -> RunResult:
         link = self._links(move)
-        begun = self.sharing.begin(move.origins) if link else []
+        begun = self.sharing.begin(move.bases) if link else []
         async with self._slots:
             check_root()
             result = await self._transport.ship_moved(
                 move.path,
-                origins=move.origins,
+                origins=move.bases,
                 link=link,
                 checksum=checksum,
                 filters=(*self._filters_below(move.path), *only),

@@ -69,7 +69,7 @@ class Sending:
 
         Not yet what the Node may make a renamed directory of.
         """
-        kept = {origin for move in plan.moves.values() for origin in move.origins}
+        kept = {origin for move in plan.moves.values() for origin in move.bases}
         kept |= {above for origin in kept for above in ancestors(origin)}
         await self._list(
             plan, [path for path in plan.gone if path not in kept], delivered, compare

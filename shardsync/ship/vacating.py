@@ -15,6 +15,7 @@ from shardsync.ship.command import Purpose
 from shardsync.ship.fold import ancestors
 from shardsync.ship.footing import Footing
 from shardsync.ship.look import GONE
+from shardsync.ship.moves import Move
 from shardsync.ship.moving import Mover
 from shardsync.ship.runs import Runs
 from shardsync.ship.shipping import DEADLINE_SECONDS, Delivered, NodeTrouble
@@ -52,15 +53,13 @@ class Vacating:
         Raises OSError where the Tree cannot be read.
         """
         vacated = Vacated()
-        for path, move in list(plan.moves.items()):
+        for path, found in list(plan.moves.items()):
             if not self._is_worth_it(path):
                 del plan.moves[path]
                 continue
-            # One that is kept is copied from: two names would share its files for good.
-            if not all(plan.deletes(origin) for origin in move.origins):
-                plan.moves[path] = replace(move, is_gone=False)
-            elif self._mover.may_link:
-                vacated.shared.update(move.origins)
+            move = plan.moves[path] = _as_deleted(found, plan)
+            if move.is_gone and self._mover.may_link:
+                vacated.shared.update(move.bases)
         for origin, path in plan.vacated.items():
             entries = await asyncio.to_thread(self._footing.view.count_entries, path)
             vacated.entries[origin] = 1 + entries
@@ -114,3 +113,13 @@ class Vacating:
         self._mover.sharing.leave(vacated.shared - ended)
         for path in vacated.fresh:
             plan.trees.pop(path, None)
+
+
+def _as_deleted(move: Move, plan: BatchPlan) -> Move:
+    """The same, as far as its old names go with this Batch.
+
+    One that is kept is copied from: two names would share its files for good.
+    """
+    if not all(plan.deletes(origin) for origin in move.origins):
+        return replace(move, is_gone=False, guesses=())
+    return replace(move, guesses=tuple(path for path in move.guesses if plan.deletes(path)))

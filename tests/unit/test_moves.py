@@ -59,6 +59,17 @@ def test_halves_are_offered_to_each_other_by_name_or_where_they_are_few() -> Non
     assert _found(many, [b"q/x"]) == {}
 
 
+def test_a_chain_that_began_in_another_shard_is_led_back_by_a_guess() -> None:
+    """Its first half came without a hint; what another rename explains is none."""
+    pending = _pending((b"p/x", None), (b"q/x", None), (b"q/live", b"q/x"))
+    move = _found(pending, [b"q/live"])[b"q/live"]
+    assert (move.origins, move.guesses) == ((b"q/x",), (b"p/x",))
+    assert move.bases == (b"q/x", b"p/x")
+    pending |= _pending((b"r/x", None))
+    moves = _found(pending, [b"q/live", b"r/x"])
+    assert (moves[b"q/live"].guesses, moves[b"r/x"].origins) == ((), (b"p/x",))
+
+
 def test_what_is_pending_below_an_old_name_is_pending_below_the_new_one() -> None:
     """With what it wants; a name that only begins alike is not below it."""
     pending = _pending((b"a", None), (b"c", b"a"))

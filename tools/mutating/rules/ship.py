@@ -173,7 +173,7 @@ MUTANTS = (
         file="shardsync/ship/moving.py",
         edits=(
             (
-                "        begun = self.sharing.begin(move.origins) if link else []\n",
+                "        begun = self.sharing.begin(move.bases) if link else []\n",
                 "        begun: list[bytes] = []\n",
             ),
         ),
