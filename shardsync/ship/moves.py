@@ -65,6 +65,42 @@ def find_moves(
     return _led_back(moves, left) if left else moves
 
 
+def in_order(moves: Iterable[Move]) -> list[Move]:
+    """As they are best made on a Node, one after the other.
+
+    What is made of a place comes before what changes that place: after `mv live prev; mv next
+    live` the Node has what `prev` is to be under `live`, until the new one is there. Else the
+    deepest come first: a directory renamed inside a renamed one finds its own old name.
+    """
+    wanted = sorted(moves, key=lambda move: (-move.path.count(b"/"), move.path))
+    users: dict[bytes, list[Move]] = {}
+    above: dict[bytes, list[Move]] = {}
+    for move in wanted:
+        for base in move.bases:
+            users.setdefault(base, []).append(move)
+            for folder in ancestors(base):
+                above.setdefault(folder, []).append(move)
+    ordered: dict[bytes, Move] = {}
+    begun: set[bytes] = set()
+    open_ = wanted[::-1]
+    while open_:
+        path = open_[-1].path
+        waiting: list[Move] = []
+        if path not in begun:
+            begun.add(path)
+            waiting += above.get(path, ())
+            for place in (path, *ancestors(path)):
+                waiting += users.get(place, ())
+        # In a ring, as of two that took each other's places, somebody is first.
+        waiting = [move for move in waiting if move.path not in begun]
+        if waiting:
+            open_ += waiting[::-1]
+        else:
+            move = open_.pop()
+            ordered.setdefault(move.path, move)
+    return list(ordered.values())
+
+
 def has_halves(pending: Iterable[Pending], *, look: Callable[[bytes], Look]) -> bool:
     """Whether one half of a rename is there, and the other perhaps not yet.
 

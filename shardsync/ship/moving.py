@@ -20,7 +20,7 @@ from shardsync.log import Log
 from shardsync.model import Scope
 from shardsync.ship.command import Purpose
 from shardsync.ship.messages import OutLine
-from shardsync.ship.moves import Move
+from shardsync.ship.moves import Move, in_order
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 
 _LATER_US = 60_000_000
@@ -161,15 +161,11 @@ class Mover:
     ) -> tuple[list[Moved], RunResult | None]:
         """(what was shipped, the run that failed for the whole Node or None).
 
-        The deepest come first: a directory renamed inside a renamed one finds its own old name.
         What is refused is left out, to be sent as any directory. For one that was renamed on
         meanwhile all of it fails, so that the old name is still there when the Changes tell of
         the next; but not for ever.
         """
-        wanted = sorted(
-            (move for move in moves if self._transport.can_move(move.path)),
-            key=lambda move: (-move.path.count(b"/"), move.path),
-        )
+        wanted = in_order(move for move in moves if self._transport.can_move(move.path))
         if not wanted:
             return [], None
         fresh, result = await self._make(wanted, check_root, deadline_seconds)

@@ -21,6 +21,7 @@ from shardsync.log import Log
 from shardsync.model import Kind, NodeState, Scope
 from shardsync.ship.moves import Move
 from shardsync.ship.moving import Moved, Mover, Sharing
+from shardsync.ship.observer import Unobserved
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
 from shardsync.ship.rsync import folder_moved_on
 from tests.support.compare import differences
@@ -316,6 +317,40 @@ def test_a_release_renamed_into_the_place_of_another(tmp_path: Path) -> None:
 
     _synced(instance, work)
     assert differences(instance.tree, tmp_path / "node") == []
+
+
+class _Sent(Unobserved):
+    """Adds up what the Batches put on the wire."""
+
+    bytes = 0
+
+    def batch_finished(self, *_: object, shipped_bytes: int = 0, **__: object) -> None:
+        self.bytes += shipped_bytes
+
+
+def test_a_release_swapped_in_costs_what_differs(tmp_path: Path) -> None:
+    """`mv live prev; mv next live`: what is kept aside is made of what is live before that is
+    changed, whatever comes first in the alphabet.
+    """
+    instance = Instance(tmp_path)
+    instance.observer = sent = _Sent()
+    tree = instance.tree
+    for number in range(FILES):
+        path = tree / "live" / f"{number:04}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(os.urandom(4096))
+    shutil.copytree(tree / "live", tree / "next")
+    (tree / "next" / "0007").write_bytes(os.urandom(4096))
+
+    def work(_: Running) -> None:
+        sent.bytes = 0
+        _rename(instance, "live", "prev")
+        _rename(instance, "next", "live")
+        _moved(instance, ("live", "next"), ("prev", "live"), ("next", None))
+
+    _synced(instance, work)
+    assert differences(tree, tmp_path / "node") == []
+    assert sent.bytes < 100_000
 
 
 @pytest.mark.fault("renamed-across-shards")

@@ -8,7 +8,14 @@ from shardsync.config.settings import Target, TargetKind
 from shardsync.ship.command import basis_options, below_target, can_be_destination
 from shardsync.ship.fold import Pending, Want
 from shardsync.ship.look import Look, LookKind
-from shardsync.ship.moves import Move, find_moves, followed, has_halves, is_moved_on
+from shardsync.ship.moves import (
+    Move,
+    find_moves,
+    followed,
+    has_halves,
+    in_order,
+    is_moved_on,
+)
 
 FOLDER = Look(kind=LookKind.DIRECTORY)
 MISSING = Look(kind=LookKind.MISSING)
@@ -133,3 +140,26 @@ def test_a_name_with_wildcards_is_no_destination_of_a_remote_node() -> None:
     assert below_target(daemon, b"a/b").path == "site/a/b"
     assert below_target(Target(kind=TargetKind.LOCAL, path="/"), b"a").path == "/a"
     assert below_target(Target(kind=TargetKind.SSH, host="h", path=""), b"a").path == "a"
+
+
+def _order(*moves: tuple[bytes, bytes]) -> list[bytes]:
+    told = [
+        Move(path=path, origins=(origin,), is_gone=False, is_told=True) for path, origin in moves
+    ]
+    return [move.path for move in in_order(told)]
+
+
+def test_what_is_made_of_a_place_comes_before_what_changes_it() -> None:
+    """A release swapped in, old ones rotated, a place made anew inside; else the deepest first."""
+    assert _order((b"live", b"next"), (b"prev", b"live")) == [b"prev", b"live"]
+    assert _order((b"r1", b"r0"), (b"r2", b"r1"), (b"r3", b"r2")) == [b"r3", b"r2", b"r1"]
+    assert _order((b"a/x", b"n"), (b"b", b"a/x/y")) == [b"b", b"a/x"]
+    assert _order((b"a/x", b"n"), (b"b", b"a")) == [b"b", b"a/x"]
+    assert _order((b"b", b"a"), (b"b/x", b"a/y"), (b"a", b"c")) == [b"b/x", b"b", b"a"]
+
+
+def test_two_that_took_each_others_place_come_one_after_the_other() -> None:
+    """Nobody can be first without loss; none is left out, however many are in the ring."""
+    assert sorted(_order((b"a", b"b"), (b"b", b"a"))) == [b"a", b"b"]
+    ring = [(b"%d" % number, b"%d" % ((number + 1) % 3000)) for number in range(3000)]
+    assert len(_order(*ring)) == 3000
