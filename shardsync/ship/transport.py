@@ -31,29 +31,16 @@ from shardsync.ship.command import (
 from shardsync.ship.comparison import Comparison
 from shardsync.ship.messages import FailureKind, OutLine
 from shardsync.ship.outcome import Outcome, RunResult, Trouble
+from shardsync.ship.readiness import Readiness
 from shardsync.ship.rsync import folder_moved_on, source_lost
 from shardsync.ship.slots import NodeSlots, Pulse
 from shardsync.ship.ssh_master import SshMaster, shares
 from shardsync.ship.starting import RunStarter, Source
 from shardsync.ship.turns import Turns
-from shardsync.ship.warm import WarmRsync
 
 _NO_BRAKE = 2**31 - 1
 """rsync's --max-delete is an int: nothing is held back where nothing is really deleted."""
-_AHEAD_SECONDS = 0.01
-"""A small Batch is visible after 4 ms, and its rsync ends after 45."""
-_LONG_LIST = 1_000
-"""So many paths take longer than the start of an rsync."""
-_BREATH_SECONDS = 0.5
-"""After a long list the processor is rather the other Nodes', who may be at theirs."""
-_STREAM_SECONDS = 1.0
-"""Batches that follow each other so closely make a stream."""
-_SSH_IDLE_SECONDS = 900.0
-"""A warm rsync is a login every 40 s: an idle Node's sshd is spared those after that long."""
 _LISTED_NAMES = 10_000
-_BESIDE_SECONDS = 30.0
-_CROWDED_SECONDS = 600.0
-"""A daemon that was full may have been so for others' sake: it is tried again after that."""
 _BUSY_PAUSES_SECONDS = (0.1, 0.3, 1.0, 3.0)
 """The connection that was let go of is free once the daemon has noticed."""
 _WARM_TROUBLES = frozenset(
@@ -99,12 +86,6 @@ class NodeTransport:
         self._slots = slots
         self._writing = Turns()
         self._writing_beside = asyncio.Lock()
-        self._is_paused = False
-        self._shipped_at: float | None = None
-        self._crowded_at: float | None = None
-        self._is_streaming = False
-        self._ahead = 1 if node.target.kind is TargetKind.LOCAL else 2
-        self._beside: asyncio.Task[None] | None = None
         self.capabilities = Capabilities() if capabilities is None else capabilities
         """What the Node can do, as known by now: `ship` learns from refusals. Worth storing."""
         self._starter = RunStarter(
@@ -121,10 +102,11 @@ class NodeTransport:
             program=program,
         )
         self._master = self._master_wanted()
-        self._warm = WarmRsync(
-            begin=self._starter.begin_warm,
-            open_source=self._starter.open_source,
-            find_place=self._starter.place,
+        self._readiness = Readiness(
+            node=node,
+            starter=self._starter,
+            find_capabilities=lambda: self.capabilities,
+            is_writing=self._writing.locked,
             clock=clock,
         )
 
@@ -141,22 +123,14 @@ class NodeTransport:
     @property
     def warm_seconds(self) -> float | None:
         """For how long a warm rsync has been waiting, None where none is."""
-        return self._warm.age_seconds
+        return self._readiness.age_seconds
 
     def warm_up(self) -> None:
         """Have an rsync wait for the next Batch; renews one that grows old. Idempotent.
 
         Call it when the Node follows, and every few seconds. Trouble shows at the next `ship`.
         """
-        if self._writing.locked():
-            return
-        self._is_streaming = self._is_streaming and not self._is_quiet(_STREAM_SECONDS)
-        if self._is_idle():
-            self._warm.drop()
-        else:
-            self._start_warm()
-        if self._beside is None and self._is_daemon and self._warm.age_seconds is not None:
-            self._beside = asyncio.get_running_loop().create_task(self._try_beside())
+        self._readiness.warm_up()
 
     async def ship(
         self,
@@ -180,15 +154,14 @@ class NodeTransport:
 
         Crash safety: whatever ends this early, each entry of the list is done or not done.
         """
-        if purpose is Purpose.BIG_FILE and not self._takes_one:
+        if purpose is Purpose.BIG_FILE and not self._readiness.takes_one:
             async with self._writing_beside:
                 result = await self._run(purpose, paths, deadline_seconds=deadline_seconds)
             self.capabilities = learned(self.capabilities, result)
             return result
-        before, self._shipped_at = self._shipped_at, self._clock.monotonic()
-        is_soon = before is not None and self._shipped_at - before < _STREAM_SECONDS
-        self._is_streaming = is_soon and self._ahead > 1
-        async with self._turn_to_write(beside=beside, listed=len(paths) + len(gone)):
+        listed = len(paths) + len(gone)
+        self._readiness.shipping()
+        async with self._turn_to_write(beside=beside, listed=listed):
             deadline = self._clock.monotonic() + deadline_seconds
             while True:
                 left = max(1.0, deadline - self._clock.monotonic())
@@ -201,13 +174,11 @@ class NodeTransport:
                     break
                 self.capabilities = able
                 # It was started on what was believed before, and rrsync lets in one at a time.
-                await self._warm.close()
+                await self._readiness.start_over()
         if result.outcome is Outcome.NOTHING:
-            self._warm.drop()
-        elif not beside and self._is_long(len(paths) + len(gone)):
-            asyncio.get_running_loop().call_later(_BREATH_SECONDS, self.warm_up)
+            self._readiness.drop()
         elif not beside:
-            self.warm_up()
+            self._readiness.shipped(listed)
         return result
 
     def can_move(self, path: bytes) -> bool:
@@ -302,7 +273,7 @@ class NodeTransport:
             pause = next(pauses, None) if result.trouble is Trouble.BUSY else None
             if pause is None or not self._is_daemon:
                 return False
-            await self._make_room()
+            await self._readiness.make_room()
             await asyncio.sleep(pause)
             return True
 
@@ -351,7 +322,7 @@ class NodeTransport:
         A receiver that dies of missing arguments does so in a dry run as well, but only where
         an existing path is listed beside the missing one.
         """
-        await self._warm.close()
+        await self._readiness.start_over()
         self.capabilities = Capabilities()
         with open_to_all() as folder:
             there = b".shardsync-probe-" + secrets.token_hex(8).encode()
@@ -372,18 +343,13 @@ class NodeTransport:
 
     async def pause(self) -> None:
         """Let go of the warm rsync, and with it of the root and the connections."""
-        self._is_paused = True
-        beside, self._beside = self._beside, None
-        if beside is not None:
-            beside.cancel()
-            await asyncio.wait({beside})
-        await self._warm.close()
+        await self._readiness.pause()
         if self._master is not None:
             await self._master.close()
 
     def resume(self) -> None:
         """Allow warm starts again."""
-        self._is_paused = False
+        self._readiness.resume()
 
     async def close(self) -> None:
         """As `pause`, for good; runs under way are left to their callers."""
@@ -400,69 +366,12 @@ class NodeTransport:
             clock=self._clock,
         )
 
-    def _is_idle(self) -> bool:
-        """Whether a waiting login is no longer worth its lines in the Node's log."""
-        return self._node.target.kind is TargetKind.SSH and self._is_quiet(_SSH_IDLE_SECONDS)
-
-    def _is_quiet(self, seconds: float) -> bool:
-        shipped_at = self._shipped_at
-        return shipped_at is not None and self._clock.monotonic() - shipped_at > seconds
-
-    def _start_warm(self) -> None:
-        if self._warm.was_refused:
-            # Where one waits, it was the second that did not get in.
-            if self._ahead == 1 or self._warm.age_seconds is None:
-                self._crowded_at = self._clock.monotonic()
-                self._warm.drop()
-            self._ahead = 1
-        if self._is_paused or self._takes_one or not self._node.warm:
-            return
-        # Trouble with the source shows at the next ship, which tells it.
-        with contextlib.suppress(OSError):
-            self._warm.start(ahead=self._ahead if self._is_streaming else 1)
-
-    @contextlib.asynccontextmanager
-    async def _next_ahead(self, listed: int) -> AsyncIterator[None]:
-        """Start the next warm run while this one works, so that it is ready when it ends.
-
-        A little later than the list is handed over, so as not to take the processor from it;
-        not beside a list that is long. With Batch upon Batch, two: a connection takes longer to
-        make than a Batch to ship.
-        """
-        loop = asyncio.get_running_loop()
-        times = 2 if self._is_streaming else 1
-        if self._is_long(listed):
-            times = 0
-        timers = [
-            loop.call_later(_AHEAD_SECONDS * number, self._start_warm)
-            for number in range(1, times + 1)
-        ]
-        try:
-            yield
-        finally:
-            for timer in timers:
-                timer.cancel()
-
-    def _is_long(self, listed: int) -> bool:
-        """On this machine, where a start takes no time but the processor's."""
-        return listed > _LONG_LIST and self._node.target.kind is TargetKind.LOCAL
-
-    @property
-    def _takes_one(self) -> bool:
-        """Behind rrsync, or a daemon without another connection: nothing waits, all take turns."""
-        if not self.capabilities.modify_window:
-            return True
-        crowded_at = self._crowded_at
-        if crowded_at is None:
-            return False
-        return self._clock.monotonic() - crowded_at < _CROWDED_SECONDS
-
     @property
     def _is_daemon(self) -> bool:
         return self._node.target.kind is TargetKind.DAEMON
 
     def _turn(self) -> contextlib.AbstractAsyncContextManager[object]:
-        return self._writing.alone() if self._takes_one else contextlib.nullcontext()
+        return self._writing.alone() if self._readiness.takes_one else contextlib.nullcontext()
 
     @contextlib.asynccontextmanager
     async def _turn_with_slot(self) -> AsyncIterator[None]:
@@ -474,11 +383,11 @@ class NodeTransport:
 
     @contextlib.asynccontextmanager
     async def _turn_to_write(self, *, beside: bool, listed: int = 1) -> AsyncIterator[None]:
-        if beside and not self._takes_one:
+        if beside and not self._readiness.takes_one:
             async with self._writing.beside():
                 yield
             return
-        async with self._writing.alone(), self._next_ahead(listed):
+        async with self._writing.alone(), self._readiness.next_ahead(listed):
             yield
 
     async def _ship_flat(
@@ -493,7 +402,7 @@ class NodeTransport:
         warm = None
         if purpose is Purpose.BATCH and max_delete is None and on_line is None:
             try:
-                warm = self._warm.take()
+                warm = self._readiness.take()
             except OSError as error:
                 return source_lost(error, listed=len(paths) + len(gone))
         if warm is not None:
@@ -585,7 +494,7 @@ class NodeTransport:
                 pause = next(pauses, None)
                 if pause is None:
                     return result
-                await self._make_room()
+                await self._readiness.make_room()
                 await asyncio.sleep(pause)
             elif lost not in {None, self._lost_masters} and result.trouble in _WARM_TROUBLES:
                 lost = None
@@ -654,24 +563,9 @@ class NodeTransport:
         return 0 if self._master is None else self._master.lost
 
     def _control_path(self) -> str:
-        if self._master is None or self._is_paused:
+        if self._master is None or self._readiness.is_paused:
             return ""
         return self._master.control_path()
-
-    async def _make_room(self) -> None:
-        """The daemon takes no more connections: hold none from now on, and all take turns."""
-        self._crowded_at = self._clock.monotonic()
-        await self._warm.close()
-
-    async def _try_beside(self) -> None:
-        """Find out, before anyone needs it, whether a run gets in beside the warm one."""
-        try:
-            run = self._starter.begin(Purpose.BATCH, dry_run=True)
-        except OSError:
-            return
-        result = await run.finish(paths=(), deadline_seconds=_BESIDE_SECONDS)
-        if result.trouble is Trouble.BUSY:
-            await self._make_room()
 
 
 def _below(folder: bytes, name: bytes) -> bytes:
