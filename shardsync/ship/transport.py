@@ -14,12 +14,13 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from shardsync.clock import Clock
 from shardsync.config.settings import NodeSettings, TargetKind
 from shardsync.ship.answers import Listing, Probe, joined, learned, open_to_all
+from shardsync.ship.cold_runs import BUSY_PAUSES_SECONDS, WARM_TROUBLES, ColdRuns
 from shardsync.ship.command import (
     Capabilities,
     Purpose,
@@ -41,19 +42,6 @@ from shardsync.ship.turns import Turns
 _NO_BRAKE = 2**31 - 1
 """rsync's --max-delete is an int: nothing is held back where nothing is really deleted."""
 _LISTED_NAMES = 10_000
-_BUSY_PAUSES_SECONDS = (0.1, 0.3, 1.0, 3.0)
-"""The connection that was let go of is free once the daemon has noticed."""
-_WARM_TROUBLES = frozenset(
-    {
-        Trouble.UNREACHABLE,
-        Trouble.PROTOCOL,
-        Trouble.SSH,
-        Trouble.KILLED,
-        Trouble.TIMEOUT,
-        Trouble.BUSY,
-    }
-)
-"""How one ends that died, or was turned away, while it waited: worth one cold try at once."""
 
 
 class NodeTransport:
@@ -109,6 +97,13 @@ class NodeTransport:
             is_writing=self._writing.locked,
             clock=clock,
         )
+        self._cold = ColdRuns(
+            starter=self._starter,
+            readiness=self._readiness,
+            is_daemon=self._is_daemon,
+            count_lost=lambda: 0 if self._master is None else self._master.lost,
+            new_pulse=self._pulse,
+        )
 
     @property
     def master_pid(self) -> int | None:
@@ -156,7 +151,7 @@ class NodeTransport:
         """
         if purpose is Purpose.BIG_FILE and not self._readiness.takes_one:
             async with self._writing_beside:
-                result = await self._run(purpose, paths, deadline_seconds=deadline_seconds)
+                result = await self._cold.run(purpose, paths, deadline_seconds=deadline_seconds)
             self.capabilities = learned(self.capabilities, result)
             return result
         listed = len(paths) + len(gone)
@@ -228,7 +223,7 @@ class NodeTransport:
             return await run.finish(paths=(b"",), entries=(), deadline_seconds=deadline_seconds)
 
         async with self._turn_to_write(beside=False):
-            result = await self._patiently(once)
+            result = await self._cold.patiently(once)
         return replace(
             result,
             failed={_below(path, name): failure for name, failure in result.failed.items()},
@@ -244,7 +239,7 @@ class NodeTransport:
         """
         filtered = bool(gone) and not self.capabilities.delete_missing_args
         async with self._turn():
-            result = await self._run(
+            result = await self._cold.run(
                 Purpose.DELETE_FILTERED if filtered else Purpose.BATCH,
                 () if filtered else paths,
                 gone=gone,
@@ -267,7 +262,7 @@ class NodeTransport:
         deadline_seconds: float,
     ) -> Comparison:
         """Look at what differs on the Node; changes nothing. Use it with `async with`."""
-        pauses = iter(_BUSY_PAUSES_SECONDS)
+        pauses = iter(BUSY_PAUSES_SECONDS)
 
         async def again(result: RunResult) -> bool:
             pause = next(pauses, None) if result.trouble is Trouble.BUSY else None
@@ -297,7 +292,7 @@ class NodeTransport:
 
         with open_to_all() as empty:
             async with self._turn():
-                result = await self._run_elsewhere(
+                result = await self._cold.elsewhere(
                     os.fsencode(empty),
                     Purpose.COMPARE_LISTING,
                     (b"",),
@@ -329,7 +324,7 @@ class NodeTransport:
             os.mknod(os.path.join(os.fsencode(folder), there))
             while True:
                 async with self._turn():
-                    result = await self._run_elsewhere(
+                    result = await self._cold.elsewhere(
                         os.fsencode(folder),
                         Purpose.ATTRIBUTES,
                         (there,),
@@ -414,9 +409,9 @@ class NodeTransport:
                 pulse=self._pulse(),
             )
             deadline_seconds -= result.seconds
-            if result.trouble not in _WARM_TROUBLES or deadline_seconds <= 0:
+            if result.trouble not in WARM_TROUBLES or deadline_seconds <= 0:
                 return result
-        result = await self._run(
+        result = await self._cold.run(
             purpose,
             paths,
             gone=gone,
@@ -435,7 +430,7 @@ class NodeTransport:
         max_delete: int | None,
     ) -> RunResult:
         """Deletions by filters first, then the rest; directories that lost something last."""
-        deleted = await self._run(
+        deleted = await self._cold.run(
             Purpose.DELETE_FILTERED,
             (),
             gone=gone,
@@ -447,120 +442,12 @@ class NodeTransport:
             return deleted
         known = frozenset(paths)
         parents = {path.rpartition(b"/")[0] for path in gone} - known - {b""}
-        sent = await self._run(
+        sent = await self._cold.run(
             purpose,
             [*paths, *sorted(parents)],
             deadline_seconds=max(1.0, deadline_seconds - deleted.seconds),
         )
         return joined(deleted, sent)
-
-    async def _run(
-        self,
-        purpose: Purpose,
-        paths: Sequence[bytes],
-        *,
-        gone: Sequence[bytes] = (),
-        entries: Sequence[bytes] | None = None,
-        deadline_seconds: float,
-        max_delete: int | None = None,
-        on_line: Callable[[OutLine], None] | None = None,
-        dry_run: bool = False,
-    ) -> RunResult:
-        """One cold run, or another where that had bad luck with its connection."""
-
-        def once() -> Awaitable[RunResult]:
-            return self._run_once(
-                purpose,
-                paths,
-                gone=gone,
-                entries=entries,
-                deadline_seconds=deadline_seconds,
-                max_delete=max_delete,
-                on_line=on_line,
-                dry_run=dry_run,
-            )
-
-        return await self._patiently(once)
-
-    async def _patiently(self, once: Callable[[], Awaitable[RunResult]]) -> RunResult:
-        """`once()`, again after a daemon that has no connection left, or a lost ssh master."""
-        pauses = iter(_BUSY_PAUSES_SECONDS)
-        lost: int | None = self._lost_masters
-        while True:
-            result = await once()
-            if lost is None:
-                result = replace(result, cut_off=True)
-            if result.trouble is Trouble.BUSY and self._is_daemon:
-                pause = next(pauses, None)
-                if pause is None:
-                    return result
-                await self._readiness.make_room()
-                await asyncio.sleep(pause)
-            elif lost not in {None, self._lost_masters} and result.trouble in _WARM_TROUBLES:
-                lost = None
-            else:
-                return result
-
-    async def _run_once(
-        self,
-        purpose: Purpose,
-        paths: Sequence[bytes],
-        *,
-        gone: Sequence[bytes] = (),
-        entries: Sequence[bytes] | None = None,
-        deadline_seconds: float,
-        max_delete: int | None = None,
-        on_line: Callable[[OutLine], None] | None = None,
-        dry_run: bool = False,
-    ) -> RunResult:
-        try:
-            run = self._starter.begin(
-                purpose,
-                max_delete=max_delete,
-                on_line=on_line,
-                dry_run=dry_run,
-            )
-        except OSError as error:
-            return source_lost(error, listed=len(paths) + len(gone))
-        return await run.finish(
-            paths=paths,
-            gone=gone,
-            entries=entries,
-            deadline_seconds=deadline_seconds,
-            pulse=self._pulse() if purpose is not Purpose.BIG_FILE else Pulse(),
-        )
-
-    async def _run_elsewhere(
-        self,
-        folder: bytes,
-        purpose: Purpose,
-        paths: Sequence[bytes],
-        *,
-        gone: Sequence[bytes] = (),
-        filters: tuple[str, ...] = (),
-        deadline_seconds: float,
-        on_line: Callable[[OutLine], None] | None = None,
-    ) -> RunResult:
-        """A dry run that takes `folder` for the tree: to ask a Node something."""
-
-        async def once() -> RunResult:
-            try:
-                source = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    run = self._starter.begin_on(
-                        source, purpose=purpose, filters=filters, on_line=on_line, dry_run=True
-                    )
-                finally:
-                    os.close(source)
-            except OSError as error:
-                return source_lost(error, listed=len(paths) + len(gone))
-            return await run.finish(paths=paths, gone=gone, deadline_seconds=deadline_seconds)
-
-        return await self._patiently(once)
-
-    @property
-    def _lost_masters(self) -> int:
-        return 0 if self._master is None else self._master.lost
 
     def _control_path(self) -> str:
         if self._master is None or self._readiness.is_paused:
