@@ -199,9 +199,10 @@ def _led_back(moves: dict[bytes, Move], left: list[bytes]) -> dict[bytes, Move]:
 
 
 def _guessed(path: bytes, left: list[bytes]) -> tuple[bytes, ...]:
-    """What went in the same Batch: by the same last name, else all of it if it is little."""
+    """What went in the same Batch: by the same last name, then all of it if it is little."""
     same = _namesakes(path, left)
-    return same or (tuple(left) if len(left) <= _GUESSES else ())
+    # `mv a b/x; mv b/x c/x` by three Shards: the Node has it under the name that is another.
+    return same + tuple(origin for origin in left if origin not in same and len(left) <= _GUESSES)
 
 
 def _namesakes(path: bytes, left: list[bytes]) -> tuple[bytes, ...]:

@@ -397,6 +397,24 @@ def test_a_rename_within_a_shard_after_one_into_it_costs_no_data(tmp_path: Path)
     assert (node / "prefix-1/live/d1/0001").read_text() == "CHANGE"
 
 
+def test_a_directory_that_went_through_three_shards_costs_no_data(tmp_path: Path) -> None:
+    """`mv old prefix-1/b; mv prefix-1/b prefix-2/b`: each has seen a half of each rename."""
+    instance = Instance(tmp_path, shards=3)
+
+    def work(_: Running) -> None:
+        _rename(instance, "old", "prefix-1/b")
+        _rename(instance, "prefix-1/b", "prefix-2/b")
+        instance.changed("prefix-1", "prefix-2")
+        _moved(instance, ("prefix-2/b", None), shard=2)
+        _moved(instance, ("prefix-1/b", None), shard=1)
+        _moved(instance, ("old", None))
+
+    before = _synced(instance, work)
+    node = tmp_path / "node"
+    assert differences(instance.tree, node) == []
+    assert _inodes(node / "prefix-2" / "b") == before
+
+
 def test_a_write_told_before_the_rename_waits_for_it(tmp_path: Path) -> None:
     """The Shard that owns what lies below is quicker, and tells a write under the old name: the
     old name is not deleted before the other Shard tells where it went.

@@ -58,12 +58,14 @@ def test_an_old_name_that_is_there_again_is_no_more_than_a_copy() -> None:
 
 def test_halves_are_offered_to_each_other_by_name_or_where_they_are_few() -> None:
     """A guess, and told as one."""
-    same = _found(_pending((b"p/x", None), (b"p/y", None), (b"q/x", None)), [b"q/x"])
-    assert same == {b"q/x": Move(path=b"q/x", origins=(b"p/x",), is_gone=True, is_told=False)}
+    both = _found(_pending((b"p/y", None), (b"p/x", None), (b"q/x", None)), [b"q/x"])
+    origins = (b"p/x", b"p/y")
+    assert both == {b"q/x": Move(path=b"q/x", origins=origins, is_gone=True, is_told=False)}
     few = _found(_pending((b"p/y", None), (b"q/x", None)), [b"q/x"])
     assert few[b"q/x"].origins == (b"p/y",)
     many = _pending(*((b"p/%d" % number, None) for number in range(5)), (b"q/x", None))
     assert _found(many, [b"q/x"]) == {}
+    assert _found(many | _pending((b"r/x", None)), [b"q/x"])[b"q/x"].origins == (b"r/x",)
 
 
 def test_a_chain_that_began_in_another_shard_is_led_back_by_a_guess() -> None:
