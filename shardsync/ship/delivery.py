@@ -27,7 +27,7 @@ from shardsync.ship.footing import Footing
 from shardsync.ship.janitor import InFlight
 from shardsync.ship.links import HardLinks
 from shardsync.ship.losses import Losses
-from shardsync.ship.moves import has_halves, is_half_told, is_moved_on
+from shardsync.ship.moves import has_halves, is_half_told, is_moved_on, is_taken_again
 from shardsync.ship.moving import Mover
 from shardsync.ship.runs import Runs
 from shardsync.ship.sending import Sending
@@ -186,11 +186,11 @@ class Delivery:
             return False
         try:
             with self._view.root.looking() as looker:
-                if is_moved_on(pending, look=looker.look):
+                look = looker.look
+                if is_moved_on(pending, look=look) or is_taken_again(pending, look=look):
                     return True
                 return in_several and (
-                    has_halves(pending.values(), look=looker.look)
-                    or is_half_told(pending, look=looker.look)
+                    has_halves(pending.values(), look=look) or is_half_told(pending, look=look)
                 )
         except OSError:
             return False

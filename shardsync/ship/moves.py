@@ -130,6 +130,19 @@ def is_moved_on(pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Loo
     return bool(gone) and not gone <= {item.moved_from for item in pending.values()}
 
 
+def is_taken_again(pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Look]) -> bool:
+    """Whether a directory is where another was renamed from, and nothing pending tells of it.
+
+    After `mv live prev; mv next live`: to send `live` before the second is told costs its data.
+    """
+    origins = {item.moved_from for item in pending.values() if item.wants_tree}
+    return any(
+        item.want == Want.TREE and look(item.path).kind is LookKind.DIRECTORY
+        for item in map(pending.get, filter(None, origins))
+        if item is not None and item.moved_from is None
+    )
+
+
 def is_half_told(pending: Mapping[bytes, Pending], *, look: Callable[[bytes], Look]) -> bool:
     """Whether a directory is gone of which nothing that is pending tells.
 

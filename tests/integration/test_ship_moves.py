@@ -328,9 +328,10 @@ class _Sent(Unobserved):
         self.bytes += shipped_bytes
 
 
-def test_a_release_swapped_in_costs_what_differs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", ["at once", "later"])
+def test_a_release_swapped_in_costs_its_list(told: str, tmp_path: Path) -> None:
     """`mv live prev; mv next live`: what is kept aside is made of what is live before that is
-    changed, whatever comes first in the alphabet.
+    changed, whatever comes first in the alphabet; and the second is waited for.
     """
     instance = Instance(tmp_path)
     instance.observer = sent = _Sent()
@@ -339,14 +340,22 @@ def test_a_release_swapped_in_costs_what_differs(tmp_path: Path) -> None:
         path = tree / "live" / f"{number:04}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(os.urandom(4096))
-    shutil.copytree(tree / "live", tree / "next")
-    (tree / "next" / "0007").write_bytes(os.urandom(4096))
+    (tree / "next").mkdir()
+    for number in range(FILES):
+        (tree / "next" / f"{number:04}").write_bytes(os.urandom(4096))
+
+    def second() -> None:
+        _moved(instance, ("next", None), ("live", "next"))
 
     def work(_: Running) -> None:
         sent.bytes = 0
         _rename(instance, "live", "prev")
         _rename(instance, "next", "live")
-        _moved(instance, ("live", "next"), ("prev", "live"), ("next", None))
+        _moved(instance, ("live", None), ("prev", "live"))
+        if told == "later":
+            asyncio.get_running_loop().call_later(0.03, second)
+        else:
+            second()
 
     _synced(instance, work)
     assert differences(tree, tmp_path / "node") == []

@@ -15,6 +15,7 @@ from shardsync.ship.moves import (
     has_halves,
     in_order,
     is_moved_on,
+    is_taken_again,
 )
 
 FOLDER = Look(kind=LookKind.DIRECTORY)
@@ -142,6 +143,17 @@ def test_a_name_with_wildcards_is_no_destination_of_a_remote_node() -> None:
     assert below_target(daemon, b"a/b").path == "site/a/b"
     assert below_target(Target(kind=TargetKind.LOCAL, path="/"), b"a").path == "/a"
     assert below_target(Target(kind=TargetKind.SSH, host="h", path=""), b"a").path == "a"
+
+
+def test_a_place_that_is_taken_again_waits_for_what_came() -> None:
+    """Not where that is told, be it a rename or a directory made anew."""
+    pending = _pending((b"live", None), (b"prev", b"live"))
+    assert is_taken_again(pending, look=_only(b"live", b"prev"))
+    assert not is_taken_again(pending, look=_only(b"prev"))
+    pending[b"live"].want |= Want.CONTENT
+    assert not is_taken_again(pending, look=_only(b"live", b"prev"))
+    told = _pending((b"live", b"next"), (b"prev", b"live"), (b"next", None))
+    assert not is_taken_again(told, look=_only(b"live", b"prev"))
 
 
 def _order(*moves: tuple[bytes, bytes]) -> list[bytes]:
