@@ -122,9 +122,10 @@ class Child:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._drained.wait(), _DRAIN_SECONDS)
         # Where nobody read for so long, as it was paused or we were busy, its last words are there
-        # still: one read takes what a pipe holds.
-        for descriptor in tuple(self._outputs):
-            self._read(descriptor)
+        # still: as much as a pipe holds, and no more of what a grandchild goes on saying.
+        for descriptor in tuple(self._outputs) * (_PIPE_BYTES // _READ_BYTES):
+            if descriptor in self._outputs:
+                self._read(descriptor)
         self._close_pipes()
         return code
 

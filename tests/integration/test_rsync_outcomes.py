@@ -423,11 +423,11 @@ def test_the_last_words_of_a_run_are_heard(*, paused: bool) -> None:
     failed counts as shipped.
     """
     script = (
-        "cat > /dev/null; for n in $(seq 1400); do echo '@send|<f+++++++++|1|1|some/path'; done;"
+        "cat > /dev/null; for n in $(seq 6000); do echo '@send|<f+++++++++|1|1|some/path'; done;"
         " echo 'rsync: [sender] something that is not known' >&2; exit 23"
     )
     result = done(rogue(script, paused=paused))
-    assert (result.exit_code, result.sent) == (23, 1_400)
+    assert (result.exit_code, result.sent) == (23, 6_000)
     assert result.unattributed == ("rsync: [sender] something that is not known",)
 
 
