@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from shardsync import inotify
 from shardsync.inotify import Inotify
@@ -17,6 +17,7 @@ from shardsync.log import Log
 
 _MASK = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.ONLYDIR
 _POLL_SECONDS = 0.05
+_ANYTHING = (("journal", ""), ("plan", ""), ("request", ""))
 
 
 class Wakeup:
@@ -64,24 +65,24 @@ class Wakeup:
             return
         told: set[tuple[str, str]] = set()
         for wd, mask, _, name in inotify.decode(self._notify.read()):
-            news = self._news(wd, mask, name)
-            if news is not None and news not in told:
-                told.add(news)
-                self._on_news(*news)
+            for news in self._news(wd, mask, name):
+                if news not in told:
+                    told.add(news)
+                    self._on_news(*news)
 
-    def _news(self, wd: int, mask: int, name: bytes) -> tuple[str, str] | None:
+    def _news(self, wd: int, mask: int, name: bytes) -> Iterable[tuple[str, str]]:
         if mask & inotify.OVERFLOW:
-            return ("journal", "")
-        if wd == self._spool_wd:
-            return ("request", "")
-        if name.startswith(b"journal-") and name.endswith(b".db-wal"):
-            return ("journal", os.fsdecode(name[len(b"journal-") : -len(b".db-wal")]))
-        if name == b"plan.json":
-            return ("plan", "")
-        return None
+            # Any of them may be what was dropped.
+            yield from _ANYTHING
+        elif wd == self._spool_wd:
+            yield ("request", "")
+        elif name.startswith(b"journal-") and name.endswith(b".db-wal"):
+            yield ("journal", os.fsdecode(name[len(b"journal-") : -len(b".db-wal")]))
+        elif name == b"plan.json":
+            yield ("plan", "")
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            for kind in ("journal", "plan", "request"):
-                self._on_news(kind, "")
+            for news in _ANYTHING:
+                self._on_news(*news)
