@@ -62,16 +62,19 @@ class ColdRuns:
     ) -> RunResult:
         """One cold run, or another where that had bad luck with its connection."""
 
-        def once() -> Awaitable[RunResult]:
-            return self._run_once(
-                purpose,
-                paths,
+        async def once() -> RunResult:
+            try:
+                run = self._starter.begin(
+                    purpose, max_delete=max_delete, on_line=on_line, dry_run=dry_run
+                )
+            except OSError as error:
+                return source_lost(error, listed=len(paths) + len(gone))
+            return await run.finish(
+                paths=paths,
                 gone=gone,
                 entries=entries,
                 deadline_seconds=deadline_seconds,
-                max_delete=max_delete,
-                on_line=on_line,
-                dry_run=dry_run,
+                pulse=self._new_pulse() if purpose is not Purpose.BIG_FILE else Pulse(),
             )
 
         return await self.patiently(once)
@@ -94,35 +97,6 @@ class ColdRuns:
                 lost = None
             else:
                 return result
-
-    async def _run_once(
-        self,
-        purpose: Purpose,
-        paths: Sequence[bytes],
-        *,
-        gone: Sequence[bytes] = (),
-        entries: Sequence[bytes] | None = None,
-        deadline_seconds: float,
-        max_delete: int | None = None,
-        on_line: Callable[[OutLine], None] | None = None,
-        dry_run: bool = False,
-    ) -> RunResult:
-        try:
-            run = self._starter.begin(
-                purpose,
-                max_delete=max_delete,
-                on_line=on_line,
-                dry_run=dry_run,
-            )
-        except OSError as error:
-            return source_lost(error, listed=len(paths) + len(gone))
-        return await run.finish(
-            paths=paths,
-            gone=gone,
-            entries=entries,
-            deadline_seconds=deadline_seconds,
-            pulse=self._new_pulse() if purpose is not Purpose.BIG_FILE else Pulse(),
-        )
 
     async def elsewhere(
         self,
