@@ -184,10 +184,14 @@ class ReadOnly:
 
     def value(self, statement: str, values: tuple[object, ...] = ()) -> Any:  # noqa: ANN401 (a column of any type)
         """The first column of the only row. Raises StateUnusable, also where there is none."""
+        return self.row(statement, values)[0]
+
+    def row(self, statement: str, values: tuple[object, ...] = ()) -> tuple[Any, ...]:
+        """The only row. Raises StateUnusable, also where there is none."""
         rows = self.rows(statement, values)
         if not rows:
             raise StateUnusable(f"{self._name} {self.path}: a row is missing")
-        return rows[0][0]
+        return rows[0]
 
     @contextlib.contextmanager
     def as_of_now(self) -> Iterator[Execute]:

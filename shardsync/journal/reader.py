@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from shardsync.errors import StateUnusable
 from shardsync.journal.database import ReadOnly, unusable
 from shardsync.journal.progress import Progress, read_progress
 from shardsync.journal.related import related
@@ -79,10 +78,7 @@ class JournalReader:
         """Which Journal this is, and what it holds. Asked for each Batch: the whole progress
         costs five times as much.
         """
-        rows = self._database.rows(_SPAN)
-        if not rows:
-            raise StateUnusable(f"journal {self.path}: a row is missing")
-        return Span(*rows[0])
+        return Span(*self._database.row(_SPAN))
 
     def stretch(self, *, after: int, limit: int) -> tuple[Span, list[ChangeRow]]:
         """The span with at most `limit` Changes above `after`, in order, all as of one moment."""
